@@ -1,0 +1,221 @@
+"""How the next token is chosen from logits: settings, and one pure function for each of them.
+
+The order is that of Hugging Face's ``generate``, so that equal settings mean equal distributions:
+
+1. `penalise_repetition` 2. `ban_repeated_ngrams` 3. stop tokens banned before ``min_new_tokens`` 4. temperature
+5. `keep_top_k` 6. `keep_top_p` 7. `keep_min_p` 8. draw, or the largest logit when the temperature is 0.
+
+Steps 1-3 also hold for greedy decoding; 4-7 do not change which logit is the largest. Every function takes logits of shape
+(V,) or (B, V) and returns new ones with the excluded tokens at minus infinity; at least one token is always left.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lumi.errors import ConfigError, join_violations
+
+BANNED = -math.inf
+MAX_SEED = 2**63 - 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingParams:
+    """How one request is continued. Off is ``None``.
+
+    Attributes:
+        temperature: logits are divided by it; 0 is greedy, 1 the model's own distribution.
+        top_k: only the k most likely tokens, and all that tie with the last of them.
+        top_p: only the smallest set of most likely tokens that together reach this probability (arXiv:1904.09751).
+        min_p: only tokens at least this fraction as likely as the most likely one (arXiv:2407.01082).
+        repetition_penalty: logits of tokens seen in prompt or answer are divided by it if positive, multiplied if negative
+            (CTRL, arXiv:1909.05858, section 4.1); 1 is off, above 1 discourages.
+        no_repeat_ngram: no n-gram of this many tokens occurs twice in prompt and answer together.
+        max_new_tokens: an answer ends here at the latest, or where the context is full.
+        min_new_tokens: no stop token before this many tokens.
+        stop_ids: tokens that end the answer, besides the tokenizer's eos.
+        seed: the answer is a function of model, prompt, these settings and this number, whatever else is in the batch.
+            None draws one, which the answer then names.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+    no_repeat_ngram: int | None = None
+    max_new_tokens: int = 128
+    min_new_tokens: int = 0
+    stop_ids: tuple[int, ...] = ()
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field, and take a list from a config file as the tuple of ``stop_ids``.
+
+        Raises:
+            ConfigError: naming each value that is of the wrong type or out of range.
+        """
+        if isinstance(self.stop_ids, list):
+            object.__setattr__(self, "stop_ids", tuple(self.stop_ids))
+        violations = [
+            ConfigError(f"sampling.{name}={getattr(self, name)!r}", f"must be {rule}", fix)
+            for name, (rule, fix) in _RULES.items()
+            if not _CHECKS[name](getattr(self, name))
+        ]
+        if not violations and self.min_new_tokens > self.max_new_tokens:
+            found = f"sampling.min_new_tokens={self.min_new_tokens}"
+            violations.append(
+                ConfigError(
+                    found,
+                    f"must not exceed sampling.max_new_tokens={self.max_new_tokens}",
+                )
+            )
+        if violations:
+            raise join_violations(violations)
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the largest logit is taken, without chance."""
+        return self.temperature == 0
+
+
+def _is_int(value: Any, low: int, high: int = MAX_SEED) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_RULES = {
+    "temperature": ("a number from 0", "0 is greedy, 1 the model's own distribution"),
+    "top_k": ("a whole number from 1, or null", "null keeps every token"),
+    "top_p": (
+        "a number above 0 and up to 1, or null",
+        "try 0.95, or null to keep every token",
+    ),
+    "min_p": ("a number from 0 to 1, or null", "try 0.05, or null to keep every token"),
+    "repetition_penalty": ("a number above 0", "1 is off, 1.1 is mild"),
+    "no_repeat_ngram": (
+        "a whole number from 1, or null",
+        "try 4, or null to allow repetition",
+    ),
+    "max_new_tokens": ("a whole number from 1", "try 128"),
+    "min_new_tokens": ("a whole number from 0", "0 lets the model stop at once"),
+    "stop_ids": ("a list of token ids", "for example [2]"),
+    "seed": ("a whole number from 0, or null", "null draws one"),
+}
+_CHECKS = {
+    "temperature": lambda x: _is_real(x) and x >= 0,
+    "top_k": lambda x: x is None or _is_int(x, 1),
+    "top_p": lambda x: x is None or (_is_real(x) and 0 < x <= 1),
+    "min_p": lambda x: x is None or (_is_real(x) and 0 <= x <= 1),
+    "repetition_penalty": lambda x: _is_real(x) and x > 0,
+    "no_repeat_ngram": lambda x: x is None or _is_int(x, 1),
+    "max_new_tokens": lambda x: _is_int(x, 1),
+    "min_new_tokens": lambda x: _is_int(x, 0),
+    "stop_ids": lambda x: isinstance(x, tuple) and all(_is_int(i, 0) for i in x),
+    "seed": lambda x: x is None or _is_int(x, 0),
+}
+
+
+def penalise_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Make tokens that were seen less likely (above 1) or more likely (below 1).
+
+    Args:
+        logits: (..., V).
+        seen: (..., V) bool, True for tokens in the prompt or the answer so far.
+        penalty: divisor of positive logits and factor of negative ones.
+    """
+    return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+
+
+def ban_repeated_ngrams(logits: Tensor, history: Tensor, n: int) -> Tensor:
+    """Exclude every token that would end an n-gram which the history already holds.
+
+    Args:
+        logits: (V,) of one request.
+        history: (T,) int64, its prompt and answer so far.
+        n: length of the n-gram; 1 excludes every token seen.
+
+    Returns:
+        (V,); the logits unchanged if the rule would exclude every token.
+    """
+    if len(history) < n:
+        return logits
+    ngrams = history.unfold(0, n, 1)  # (T - n + 1, n)
+    recent = history[len(history) - n + 1 :]  # the n - 1 tokens that the next one would complete
+    repeats = ngrams[(ngrams[:, :-1] == recent).all(dim=1), -1]
+    return _unless_empty(logits.index_fill(-1, repeats, BANNED), logits)
+
+
+def ban_tokens(logits: Tensor, ids: list[int]) -> Tensor:
+    """Exclude these tokens, unless nothing would be left: (..., V) -> (..., V)."""
+    index = torch.tensor(ids, dtype=torch.int64, device=logits.device)
+    return _unless_empty(logits.index_fill(-1, index, BANNED), logits)
+
+
+def keep_top_k(logits: Tensor, k: int) -> Tensor:
+    """Exclude tokens less likely than the k-th: (..., V) -> (..., V)."""
+    kth = logits.topk(min(k, logits.shape[-1]), dim=-1).values[..., -1:]
+    return logits.masked_fill(logits < kth, BANNED)
+
+
+def keep_top_p(logits: Tensor, p: float) -> Tensor:
+    """Keep the fewest most likely tokens whose probabilities sum to at least ``p``: (..., V) -> (..., V).
+
+    The token that crosses ``p`` is kept, so the most likely one always is.
+    """
+    if p >= 1:
+        return logits  # rounding in the sum must not cut the tail off
+    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+    probs = ordered.softmax(dim=-1)
+    before = probs.cumsum(dim=-1) - probs  # probability of all tokens more likely than this one
+    excluded = (before >= p).scatter(-1, order, before >= p)
+    return logits.masked_fill(excluded, BANNED)
+
+
+def keep_min_p(logits: Tensor, min_p: float) -> Tensor:
+    """Exclude tokens less likely than ``min_p`` times the most likely one: (..., V) -> (..., V)."""
+    probs = logits.softmax(dim=-1)
+    return logits.masked_fill(probs < min_p * probs.amax(dim=-1, keepdim=True), BANNED)
+
+
+def warp(logits: Tensor, params: SamplingParams) -> Tensor:
+    """Steps 4 to 7 for requests that share their settings: (..., V) -> (..., V). Greedy settings change nothing."""
+    if params.greedy:
+        return logits
+    logits = logits / params.temperature
+    if params.top_k is not None:
+        logits = keep_top_k(logits, params.top_k)
+    if params.top_p is not None:
+        logits = keep_top_p(logits, params.top_p)
+    if params.min_p is not None:
+        logits = keep_min_p(logits, params.min_p)
+    return logits
+
+
+def draw(logits: Tensor, uniform: Tensor) -> Tensor:
+    """The token at which the cumulative distribution passes a number from [0, 1).
+
+    One number a token, made by the request's own generator: what neighbours draw cannot matter.
+
+    Args:
+        logits: (B, V).
+        uniform: (B,) float64.
+
+    Returns:
+        (B,) int64; never an excluded token.
+    """
+    cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)  # float64: a sum over 32,768 small numbers
+    total = cumulative[..., -1:]  # 1 up to rounding
+    target = torch.minimum(uniform.unsqueeze(-1) * total, total.nextafter(torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
+
+
+def _unless_empty(banned: Tensor, logits: Tensor) -> Tensor:
+    # A rule that leaves no token at all is dropped for that row: an answer can always go on.
+    return torch.where(banned.isneginf().all(dim=-1, keepdim=True), logits, banned)
