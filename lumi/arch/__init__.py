@@ -1,0 +1,16 @@
+"""The model: plain PyTorch, no framework.
+
+One legend for every shape in this package:
+
+``B`` batch · ``T`` tokens · ``D`` model width · ``H`` query heads · ``K`` key/value heads · ``E`` head size (D / H) ·
+``F`` feed-forward width · ``V`` vocabulary · ``S`` keys that a query may look at (``T`` in training, the cache otherwise)
+
+Reading order: `config`, `decoder`, `layers`, `attention`, `loss`.
+"""
+
+from lumi.arch.attention import KVCache
+from lumi.arch.config import DecoderConfig
+from lumi.arch.decoder import Decoder
+from lumi.arch.loss import next_token_loss, token_nll
+
+__all__ = ["Decoder", "DecoderConfig", "KVCache", "next_token_loss", "token_nll"]

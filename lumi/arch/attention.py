@@ -1,0 +1,203 @@
+"""Causal attention within documents, behind one function with several kernels, and the cache for generation.
+
+Windows hold several documents. A query sees the keys of its own document up to itself, and positions start again at each
+document, so that a packed document gives the same logits as the document alone. Kernels:
+
+- ``flash``: flash-attn's variable-length kernel (optional package; CUDA, 16 bit).
+- ``varlen``: the same kernel from PyTorch itself (CUDA, 16 bit).
+- ``sdpa``: `scaled_dot_product_attention`, with a mask only where a window holds more than one document.
+- ``reference``: the formula, in float32, for tests.
+"""
+
+import dataclasses
+import functools
+import importlib.util
+import logging
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lumi.arch.config import AttentionBackend, DecoderConfig
+from lumi.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where documents lie in a batch; the same for every layer, hence made once per forward pass.
+
+    Attributes:
+        positions: (B, T) int64, from 0 at the start of each document or window.
+        mask: (B, 1, T, S) bool, True where a query may look; None where plain causal order says it all.
+        boundaries: (number of documents + 1,) int32 offsets into the flattened B * T tokens, for variable-length kernels.
+        longest: longest document in tokens, for variable-length kernels.
+    """
+
+    positions: Tensor
+    mask: Tensor | None = None
+    boundaries: Tensor | None = None
+    longest: int = 0
+
+
+def layout_documents(doc_ids: Tensor | None, shape: tuple[int, int], device: torch.device, backend: str) -> Layout:
+    """The layout for training and scoring.
+
+    Args:
+        doc_ids: (B, T) equal within a document, or None when every row is one document.
+        shape: (B, T).
+        backend: a resolved name, not ``auto``.
+    """
+    n_rows, n_tokens = shape
+    index = torch.arange(n_tokens, device=device).expand(n_rows, n_tokens)
+    starts = torch.zeros(shape, dtype=torch.bool, device=device)
+    starts[:, 0] = True
+    if doc_ids is not None:
+        starts[:, 1:] = doc_ids[:, 1:] != doc_ids[:, :-1]
+    positions = index - torch.where(starts, index, 0).cummax(dim=1).values
+    if backend in ("flash", "varlen"):
+        ends = torch.tensor([starts.numel()], device=device)
+        boundaries = torch.cat((starts.flatten().nonzero().squeeze(1), ends)).to(torch.int32)
+        return Layout(positions=positions, boundaries=boundaries, longest=int(positions.max()) + 1)
+    if doc_ids is None or not bool(starts[:, 1:].any()):
+        return Layout(positions=positions)
+    same = doc_ids.unsqueeze(2) == doc_ids.unsqueeze(1)  # (B, T, T)
+    return Layout(positions=positions, mask=same.tril().unsqueeze(1))
+
+
+class KVCache:
+    """Keys and values of what was already read, for generation; every row has a length of its own.
+
+    A forward pass writes its T tokens at positions ``lengths[b] … lengths[b] + T - 1`` of each row. The caller then
+    advances the row by the tokens that were real: with right-padded prompts, what padding wrote is overwritten later and
+    no real query ever looks at it, because a query sees only positions up to its own.
+
+    Args:
+        config: shape of the decoder.
+        batch_size: rows.
+        max_len: tokens a row can hold, at most ``config.max_seq_len`` and that by default.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        batch_size: int,
+        max_len: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.max_len = config.max_seq_len if max_len is None else max_len
+        shape = (config.n_layers, batch_size, self.max_len, config.n_kv_heads, config.d_head)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
+
+    def layout(self, n_new: int) -> Layout:
+        """Positions (B, T) and mask (B, 1, T, S) for ``n_new`` further tokens in each row."""
+        steps = torch.arange(n_new, device=self.lengths.device)
+        positions = self.lengths.unsqueeze(1) + steps  # (B, T)
+        # Padding may run past the end; it must not write there, and its queries are never read.
+        positions = positions.clamp(max=self.max_len - 1)
+        seen = torch.arange(int(positions.max()) + 1, device=positions.device)
+        return Layout(positions=positions, mask=(seen <= positions.unsqueeze(2)).unsqueeze(1))
+
+    def extend(self, layer: int, layout: Layout, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Write k and v (B, T, K, E); returns all keys and values so far, each (B, S, K, E)."""
+        rows = torch.arange(k.shape[0], device=k.device).unsqueeze(1)
+        self.keys[layer, rows, layout.positions] = k.to(self.keys.dtype)
+        self.values[layer, rows, layout.positions] = v.to(self.values.dtype)
+        assert layout.mask is not None, "a cache's layout has a mask"
+        n_keys = layout.mask.shape[-1]
+        return self.keys[layer, :, :n_keys].type_as(k), self.values[layer, :, :n_keys].type_as(v)
+
+    def advance(self, n_new: int | Tensor) -> None:
+        """Count ``n_new`` (one number, or (B,)) of the tokens just read as real."""
+        self.lengths = self.lengths + n_new
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but these (n,) int64: finished requests leave the batch."""
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.lengths = self.lengths[rows]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, backend: str) -> Tensor:
+    """Causal attention within documents.
+
+    Args:
+        q: (B, T, H, E). k, v: (B, S, K, E), with S = T unless a cache holds earlier keys.
+        backend: a resolved name; ``flash`` and ``varlen`` need a layout that was made for them.
+
+    Returns:
+        (B, T, H, E).
+    """
+    if backend in ("flash", "varlen") and layout.boundaries is not None:
+        kernel = _flash if backend == "flash" else _varlen
+        out = kernel(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), layout.boundaries, layout.longest)
+        return out.view_as(q)
+    heads_first = (q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))  # (B, heads, ·, E)
+    function = _reference if backend == "reference" else _sdpa
+    return function(*heads_first, layout.mask).transpose(1, 2)  # (B, T, H, E)
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    grouped = q.shape[1] != k.shape[1]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped)
+
+
+def _reference(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention as the formula says (arXiv:1706.03762, equation 1), in float32: (B, H, T, E)."""
+    if mask is None:
+        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+    share = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(share, dim=1).float(), v.repeat_interleave(share, dim=1).float()
+    scores = q.float() @ k.transpose(2, 3) / math.sqrt(q.shape[-1])  # (B, H, T, S)
+    return (scores.masked_fill(~mask, -torch.inf).softmax(dim=-1) @ v).type_as(q)
+
+
+def _flash(q: Tensor, k: Tensor, v: Tensor, boundaries: Tensor, longest: int) -> Tensor:
+    from flash_attn import flash_attn_varlen_func  # pyright: ignore[reportMissingImports]  # optional
+
+    return flash_attn_varlen_func(q, k, v, boundaries, boundaries, longest, longest, causal=True)
+
+
+def _varlen(q: Tensor, k: Tensor, v: Tensor, boundaries: Tensor, longest: int) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn  # CUDA builds only
+
+    out = varlen_attn(q, k, v, boundaries, boundaries, longest, longest, window_size=(-1, 0), enable_gqa=True)
+    assert isinstance(out, Tensor), "no auxiliary output was asked for"
+    return out
+
+
+def resolve_backend(requested: AttentionBackend, device: torch.device, dtype: torch.dtype) -> str:
+    """The kernels to use here; which one is logged once.
+
+    Raises:
+        ConfigError: one was asked for by name that this machine, device or dtype does not have.
+    """
+    return _resolve(requested, device.type, dtype)
+
+
+@functools.cache
+def _resolve(requested: AttentionBackend, device_type: str, dtype: torch.dtype) -> str:
+    lacks = {name: reason for name in ("flash", "varlen") if (reason := _lacking(name, device_type, dtype))}
+    if requested in lacks:
+        raise ConfigError(f"arch.attention={requested}", lacks[requested], "use arch.attention=auto")
+    chosen = requested
+    if requested == "auto":
+        chosen = next((name for name in ("flash", "varlen") if name not in lacks), "sdpa")
+    log.info("attention: %s (%s, %s)", chosen, device_type, str(dtype).removeprefix("torch."))
+    return chosen
+
+
+def _lacking(backend: str, device_type: str, dtype: torch.dtype) -> str:
+    """Why a variable-length kernel cannot be used, or nothing."""
+    if device_type != "cuda":
+        return f"needs a CUDA device, this one is {device_type}"
+    if dtype not in (torch.float16, torch.bfloat16):
+        return f"needs 16-bit precision, this run has {dtype}"
+    module = "flash_attn" if backend == "flash" else "torch.nn.attention.varlen"
+    if importlib.util.find_spec(module) is None:
+        return f"needs {module}, which is not installed" + (" (pip install flash-attn)" if backend == "flash" else "")
+    return ""

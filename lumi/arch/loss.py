@@ -1,0 +1,111 @@
+"""Next-token loss: the only place in Lumi that shifts.
+
+Position t - 1 predicts token t. Data never holds shifted labels, so nothing can be shifted twice. The loss never holds all
+logits: rows are taken in chunks, and each chunk's gradient is made in the forward pass while its logits are still there
+(the idea of Liger-Kernel's fused linear cross-entropy, arXiv:2410.10989). A vocabulary of 32768 would otherwise take 4 bytes
+x 32768 per token three times over, more than everything else in a small model.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = 32 * 2**20
+"""Logits held at once. On a CPU they then stay near the cache; on a GPU the products are still large enough."""
+
+
+def next_token_loss(hidden: Tensor, weight: Tensor, tokens: Tensor, loss_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Summed negative log-likelihood of the masked tokens, each given those before it.
+
+    Args:
+        hidden: (B, T, D) last hidden states.
+        weight: (V, D) output head.
+        tokens: (B, T) int64.
+        loss_mask: (B, T) bool, True where the token *itself* is a target. Column 0 has no predecessor and is ignored.
+
+    Returns:
+        The sum in nats (scalar float32, differentiable once) and the number of targets (scalar int64). The mean is left to
+        the caller, who may have to add up micro-batches and ranks first.
+    """
+    rows, targets = _shift(hidden, tokens, loss_mask)
+    nll: Tensor = _ChunkedCrossEntropy.apply(rows, weight, targets)[0]
+    return nll, torch.tensor(targets.numel(), device=nll.device)
+
+
+@torch.no_grad()
+def token_nll(hidden: Tensor, weight: Tensor, tokens: Tensor) -> Tensor:
+    """Negative log-likelihood of every token given those before it: (B, T) float32 in nats, 0 in column 0."""
+    everywhere = torch.ones_like(tokens, dtype=torch.bool)
+    rows, targets = _shift(hidden, tokens, everywhere)
+    nll = torch.zeros(tokens.shape, device=hidden.device)
+    nll[:, 1:] = _ChunkedCrossEntropy.apply(rows, weight, targets)[1].view(tokens.shape[0], -1)
+    return nll
+
+
+def _shift(hidden: Tensor, tokens: Tensor, loss_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Pair each target with the state before it: rows (N, D) and targets (N,)."""
+    selected = loss_mask[:, 1:]
+    return hidden[:, :-1][selected], tokens[:, 1:][selected]
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Cross-entropy of ``rows @ weight.T`` against targets, without ever holding all logits.
+
+    Returns the sum and, not differentiable, the value of each row.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows (N, D), weight (V, D), targets (N,) -> scalar and (N,), float32."""
+        device = rows.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        with torch.autocast(device, enabled=False):
+            head = weight.to(dtype)
+            nll = rows.new_empty(rows.shape[0], dtype=torch.float32)
+            needs_rows, needs_weight = ctx.needs_input_grad[:2]
+            grad_rows = torch.empty_like(rows) if needs_rows else None
+            # Sums over all chunks: in float32 even when the products are 16 bit.
+            grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
+            size = max(1, CHUNK_BYTES // (4 * weight.shape[0]))
+            for start in range(0, rows.shape[0], size):
+                part = slice(start, start + size)
+                x, target = rows[part].to(dtype), targets[part].unsqueeze(1)  # (n, D), (n, 1)
+                logits = (x @ head.T).float()  # (n, V)
+                chosen = logits.gather(1, target).squeeze(1)
+                highest = logits.amax(dim=1)
+                # In place, and not by logsumexp: on a CPU that costs as much as four softmaxes.
+                total = logits.sub_(highest.unsqueeze(1)).exp_().sum(dim=1)  # (n,)
+                nll[part] = total.log() + highest - chosen
+                if grad_rows is None and grad_weight is None:
+                    continue
+                logits.div_(total.unsqueeze(1))  # now probabilities
+                logits.scatter_add_(1, target, logits.new_full(target.shape, -1.0))
+                slope = logits.to(dtype)
+                if grad_rows is not None:
+                    grad_rows[part] = (slope @ head).to(rows.dtype)
+                if grad_weight is not None:
+                    _add_product(grad_weight, slope.T, x)
+        ctx.save_for_backward(grad_rows, grad_weight)
+        ctx.weight_dtype = weight.dtype
+        ctx.mark_non_differentiable(nll)
+        return nll.sum(), nll
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        """Scale what the forward pass made."""
+        grad_rows, grad_weight = ctx.saved_tensors
+        scale = grads[0]
+        return (
+            None if grad_rows is None else grad_rows * scale.to(grad_rows.dtype),
+            None if grad_weight is None else (grad_weight * scale).to(ctx.weight_dtype),
+            None,
+        )
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """``total += left @ right``, in one kernel where the types allow it."""
+    if left.dtype == total.dtype:
+        torch.addmm(total, left, right, out=total)
+    else:
+        total += left @ right

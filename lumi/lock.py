@@ -1,0 +1,52 @@
+"""One writer per folder: the second process is told who the first one is, instead of mixing their files."""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from lumi.errors import LockedError
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the right to write ``folder`` while the block runs.
+
+    The lock is the kernel's (flock), so it ends with the process however that ends; the file's text only tells who holds
+    it. It stands beside the folder, because the folder itself may be replaced by a rename.
+
+    Args:
+        wait: queue behind the holder instead of failing (jobs of a sweep that share an artefact).
+
+    Raises:
+        LockedError: another process holds it, and ``wait`` is False.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.parent / f".{folder.name}.lock"
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            file.seek(0)
+            raise LockedError(
+                f"{folder} is being written by {_holder(file.read())}",
+                "one writer at a time",
+                "wait for it, or use another name",
+            ) from None
+        file.seek(0)
+        file.truncate()
+        json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}, file)
+        file.flush()
+        yield
+
+
+def _holder(text: str) -> str:
+    try:
+        who = json.loads(text)
+        return f"process {who['pid']} on {who['host']} since {who['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"

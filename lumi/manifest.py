@@ -1,0 +1,242 @@
+"""Artefacts that appear whole or not at all, and that are what they say.
+
+A corpus, a tokenizer, packed data or a checkpoint is a folder with a ``MANIFEST.json`` that names every file with its size
+and SHA-256, what the folder was made from (parent hashes) and with which settings. Writing: everything goes to a hidden
+folder beside the target, is flushed to disk, and is renamed into place, so that a kill at any moment leaves the old state or
+the new one. Reading: a folder without a manifest does not exist, and one whose bytes differ from its manifest is refused.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lumi import __version__
+from lumi.errors import DataError, ResourceError
+
+MANIFEST = "MANIFEST.json"
+SCHEMA_VERSION = 1
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Hexadecimal SHA-256 of ``data``."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(settings: Any) -> str:
+    """SHA-256 of a JSON-able value, independent of the order of keys: equal settings, equal fingerprint."""
+    text = json.dumps(settings, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return sha256_bytes(text.encode())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a folder says about itself.
+
+    Attributes:
+        kind: corpus, tokenizer, packed, checkpoint or report.
+        name: the name a person gave it.
+        fingerprint: hash of the settings and parents that made it; equal means nothing needs to be done again.
+        parents: what it was made from, a role each, for example ``{"tokenizer": "9c41…"}``.
+        settings: the resolved settings, as plain JSON.
+        info: figures about the content (documents, tokens, bytes…), by the maker's choice.
+        files: path within the folder → ``{"bytes": size, "sha256": hash}``.
+        code_version: version of Lumi that wrote it.
+        schema_version: version of this layout.
+    """
+
+    kind: str
+    name: str
+    fingerprint: str
+    parents: dict[str, str]
+    settings: dict[str, Any]
+    info: dict[str, Any]
+    files: dict[str, dict[str, Any]]
+    code_version: str = __version__
+    schema_version: int = SCHEMA_VERSION
+
+
+def read_manifest(folder: Path, *, kind: str | None = None) -> Manifest:
+    """Read and check the form of ``folder/MANIFEST.json`` without hashing the files it names.
+
+    Raises:
+        DataError: there is no manifest, it is not one of ours, it is of another kind, or it names a path outside the folder.
+    """
+    path = folder / MANIFEST
+    try:
+        fields = json.loads(path.read_bytes())
+        manifest = Manifest(**fields)
+    except FileNotFoundError:
+        raise DataError(f"{folder}", "has no MANIFEST.json, so it is not a finished artefact of Lumi") from None
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"{path}", f"is not a readable manifest ({error})", "remove the folder and make it again"
+        ) from None
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise DataError(
+            f"{path}", f"has schema {manifest.schema_version}, this Lumi reads {SCHEMA_VERSION}", "make it again"
+        )
+    if kind is not None and manifest.kind != kind:
+        raise DataError(f"{folder}", f"is a {manifest.kind}, here a {kind} is needed")
+    for name in manifest.files:
+        _check_name(folder, name)
+    return manifest
+
+
+def verify(folder: Path, *, kind: str | None = None, full: bool = True) -> Manifest:
+    """Read the manifest and compare every file with it: its size always, its SHA-256 when ``full``.
+
+    Raises:
+        DataError: as `read_manifest`, or a file is missing, or has another size or hash than the manifest says.
+    """
+    manifest = read_manifest(folder, kind=kind)
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            raise DataError(
+                f"{path}", "is named by the manifest but is not a file here", "restore it or make the folder again"
+            )
+        size = path.stat().st_size
+        if size != expected["bytes"]:
+            raise DataError(
+                f"{path} has {size:,} bytes",
+                f"its manifest says {expected['bytes']:,}",
+                "it was cut or changed: make it again",
+            )
+        if full and (actual := sha256_file(path)) != expected["sha256"]:
+            raise DataError(
+                f"{path} has sha256 {actual[:12]}…",
+                f"its manifest says {expected['sha256'][:12]}…",
+                "it was changed or damaged after it was written: make it again",
+            )
+    return manifest
+
+
+def _check_name(folder: Path, name: str) -> None:
+    # Whoever sends an artefact chooses these names; they must not lead out of the folder.
+    bad = (
+        name.startswith("/") or "\\" in name or "\0" in name or any(part in ("", ".", "..") for part in name.split("/"))
+    )
+    if bad:
+        raise DataError(f"{folder / MANIFEST} names the file {name!r}", "names must stay inside the folder")
+
+
+@contextlib.contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder beside ``target`` to write into; renamed to ``target`` on success, removed on failure.
+
+    Call `write_manifest` before the block ends. An existing target is swapped out and then deleted.
+
+    Raises:
+        ResourceError: the disk is full.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = target.parent / f".{target.name}.tmp-{os.getpid()}-{os.urandom(4).hex()}"
+    work.mkdir()
+    try:
+        with disk_errors(target):
+            yield work
+            _sync_tree(work)
+            old = None
+            if target.exists():
+                old = work.with_name(f"{work.name}-old")
+                target.rename(old)
+            work.rename(target)
+            _sync_folder(target.parent)
+        if old is not None:
+            shutil.rmtree(old)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def write_manifest(
+    folder: Path,
+    *,
+    kind: str,
+    name: str,
+    fingerprint: str,
+    parents: dict[str, str] | None = None,
+    settings: dict[str, Any] | None = None,
+    info: dict[str, Any] | None = None,
+) -> Manifest:
+    """Hash every file below ``folder`` and write its manifest as the last file."""
+    files = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
+        files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    manifest = Manifest(
+        kind=kind,
+        name=name,
+        fingerprint=fingerprint,
+        parents=parents or {},
+        settings=settings or {},
+        info=info or {},
+        files=files,
+    )
+    text = json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    return manifest
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write one file so that readers see the old bytes or the new ones, never a part.
+
+    Raises:
+        ResourceError: the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = path.parent / f".{path.name}.tmp-{os.getpid()}-{os.urandom(4).hex()}"
+    try:
+        with disk_errors(path):
+            with work.open("wb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+            work.rename(path)
+            _sync_folder(path.parent)
+    finally:
+        work.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def disk_errors(target: Path) -> Iterator[None]:
+    """Turn *no space left* into a message with the path and the free bytes."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(target.parent if target.parent.exists() else Path.cwd()).free
+        raise ResourceError(
+            f"no space left while writing {target} ({free / 1e6:,.0f} MB free)",
+            "nothing half-written is left behind",
+            "free some space, then run the same command again",
+        ) from None
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    for path in [*(p for p in folder.rglob("*") if p.is_dir()), folder]:
+        _sync_folder(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,6 @@
+"""Optimizers and learning-rate schedules: ``optim=adamw``, ``optim=muon``, ``optim/schedule=wsd``."""
+
+from lumi.optim.recipe import AdamW, Muon, Recipe
+from lumi.optim.schedule import WSD, Constant, Cosine, Linear, Schedule
+
+__all__ = ["WSD", "AdamW", "Constant", "Cosine", "Linear", "Muon", "Recipe", "Schedule"]

@@ -1,0 +1,176 @@
+"""Optimizers as settings: which parameters get which update, rate and decay.
+
+Weight decay acts on matrices that multiply activations. Norm gains and embeddings (also when tied to the head) have none:
+decay would pull gains to zero and shrink the rows of rare tokens, which get no gradient to push back.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lumi.errors import ConfigError
+from lumi.optim.schedule import Schedule
+
+NamedParameters = Iterable[tuple[str, nn.Parameter]]
+
+
+class Recipe(Protocol):
+    """What a stage asks of an optimizer's settings.
+
+    Attributes:
+        schedule: factor on every rate, by step.
+        clip_norm: gradients are scaled down to this norm; null is off.
+    """
+
+    schedule: Schedule
+    clip_norm: float | None
+
+    def optimizer(self, parameters: NamedParameters) -> torch.optim.Optimizer:
+        """A new optimizer; each group keeps its peak rate as ``peak_lr``."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdamW:
+    """Adam with decoupled weight decay (arXiv:1711.05101).
+
+    Attributes:
+        lr: peak learning rate.
+        schedule: ``optim/schedule=…``.
+        betas: decay of the first and second moment, per step.
+        eps: added to the root of the second moment.
+        weight_decay: per step, times the rate.
+        clip_norm: largest norm of the whole gradient; null is off.
+    """
+
+    lr: float
+    schedule: Schedule
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    clip_norm: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError when a value is out of range."""
+        _check_common(self)
+
+    def optimizer(self, parameters: NamedParameters) -> torch.optim.Optimizer:
+        """Two groups: with decay, and without."""
+        decayed, plain = split_decay(parameters)
+        groups = [
+            {"params": decayed, "weight_decay": self.weight_decay, "peak_lr": self.lr},
+            {"params": plain, "weight_decay": 0.0, "peak_lr": self.lr},
+        ]
+        return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Muon:
+    """Muon for the matrices of the blocks, AdamW for embeddings, head and norms (Jordan et al. 2024; arXiv:2502.16982).
+
+    Muon orthogonalises the momentum of each matrix by a few Newton-Schulz steps. Rates are scaled so that its updates have
+    AdamW's root mean square, hence one ``lr`` range serves both.
+
+    Attributes:
+        lr: peak rate of Muon.
+        adamw_lr: peak rate of the AdamW part.
+        schedule: ``optim/schedule=…``.
+        momentum: of Muon, with Nesterov's look-ahead.
+        newton_schulz_steps: iterations of the orthogonalisation.
+        betas, eps: of the AdamW part.
+        weight_decay: per step, times the rate.
+        clip_norm: largest norm of the whole gradient; null is off.
+    """
+
+    lr: float
+    adamw_lr: float
+    schedule: Schedule
+    momentum: float = 0.95
+    newton_schulz_steps: int = 5
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    clip_norm: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError when a value is out of range."""
+        _check_common(self)
+        if self.adamw_lr <= 0:
+            raise ConfigError(f"optim.adamw_lr={self.adamw_lr}", "must be above 0")
+
+    def optimizer(self, parameters: NamedParameters) -> torch.optim.Optimizer:
+        """Muon's group first, then AdamW's two."""
+        named = list(parameters)
+        blocks = [(name, p) for name, p in named if p.dim() == 2 and ".layers." in name]
+        chosen = {name for name, _ in blocks}
+        decayed, plain = split_decay((name, p) for name, p in named if name not in chosen)
+        muon = torch.optim.Muon(
+            [{"params": [p for _, p in blocks], "peak_lr": self.lr}],
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            ns_steps=self.newton_schulz_steps,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        groups = [
+            {"params": decayed, "weight_decay": self.weight_decay, "peak_lr": self.adamw_lr},
+            {"params": plain, "weight_decay": 0.0, "peak_lr": self.adamw_lr},
+        ]
+        adamw = torch.optim.AdamW(
+            [group for group in groups if group["params"]], lr=self.adamw_lr, betas=self.betas, eps=self.eps, fused=True
+        )
+        return Together(muon, adamw)
+
+
+class Together(torch.optim.Optimizer):
+    """Several optimizers on disjoint parameters, used and saved as one."""
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self.parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        # The very same dicts: setting a rate here sets it in the part.
+        self.param_groups = [group for part in parts for group in part.param_groups]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One step of each part; the closure runs once, before them."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """The parts' states, in order."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the parts."""
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
+def split_decay(parameters: NamedParameters) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Parameters with weight decay, and without: norms (one dimension) and embeddings."""
+    decayed, plain = [], []
+    for name, parameter in parameters:
+        has_decay = parameter.dim() >= 2 and "embed_tokens" not in name
+        (decayed if has_decay else plain).append(parameter)
+    return decayed, plain
+
+
+def _check_common(recipe: AdamW | Muon) -> None:
+    if recipe.lr <= 0:
+        raise ConfigError(f"optim.lr={recipe.lr}", "must be above 0")
+    if len(recipe.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in recipe.betas):
+        raise ConfigError(f"optim.betas={list(recipe.betas)}", "must be two numbers in [0, 1)")
+    if recipe.weight_decay < 0:
+        raise ConfigError(f"optim.weight_decay={recipe.weight_decay}", "must be 0 or more")
+    if recipe.clip_norm is not None and recipe.clip_norm <= 0:
+        raise ConfigError(f"optim.clip_norm={recipe.clip_norm}", "must be above 0, or null for no clipping")
