@@ -1,0 +1,191 @@
+"""Local files as a source: ``python prepare.py source=files source.path='texts/*.txt'``.
+
+Text, Markdown, JSON lines, JSON lists and parquet, also compressed. Reading streams: memory is bounded by the largest
+document, not by the files. Every row becomes a document or is accounted for.
+"""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lumi.corpus.document import Document, Rejected
+from lumi.corpus.paths import find_files
+from lumi.corpus.readers import ReadOptions, file_format, known_formats, read_rows
+from lumi.corpus.streams import read_errors
+from lumi.corpus.text import Fault
+from lumi.errors import ConfigError, DataError, join_violations
+from lumi.manifest import sha256_file
+
+# Raised whenever the same files would give other documents than before.
+READER_VERSION = 1
+# A share says little about few rows: one bad row of three is no reason to stop.
+_MIN_ROWS_FOR_RATIO = 100
+
+
+@dataclasses.dataclass(kw_only=True)
+class Files:
+    r"""The documents of local files.
+
+    Formats by suffix: ``.txt .md`` (plain text), ``.jsonl .ndjson`` (one object a line), ``.json`` (a list of objects or of
+    strings, or an object that holds one list), ``.parquet``; each but parquet also ``.gz .zst .xz``.
+
+    Rules for rows. CRLF and CR become ``\n``, a byte order mark is dropped. Blank lines between JSON lines are no rows. A
+    row without text (empty, white space, null) or shorter than ``min_chars`` is counted as rejected and never an error.
+    Invalid UTF-8, invalid JSON, a missing key, a value that is no string, a NUL character, a lone surrogate, and more bytes
+    than ``max_doc_bytes`` are faults, which ``on_error`` decides about. Compressed files that are cut short, broken JSON
+    lists and damaged parquet files are errors always.
+
+    Args:
+        path: a file, folder or glob (``**`` too) relative to the working directory, or a list of these. A name that
+            exists as typed is taken literally. A folder stands for all files of known formats below it.
+        name: of the corpus, and of its loss in the logs.
+        text_key: key of the text in JSON rows and parquet columns, or several, whose texts are joined.
+        separator: between joined texts.
+        document: what a document is in plain text: ``file``, ``paragraph`` (between blank lines) or ``line``.
+        encoding: of all the files but parquet, a name that Python knows.
+        on_error: ``fail`` stops at the first fault with its file and line; ``skip`` counts it and goes on.
+        max_rejected_ratio: with ``skip``, the share of faulty rows above which the build stops (from 100 rows on).
+        min_chars: shorter texts are rejected.
+        max_doc_bytes: largest line, JSON row or text in UTF-8 bytes; it bounds the memory (some 6 times as much).
+        weight: share in a mixture, relative to the other sources.
+        licence: of the text, for the data card.
+        notes: anything else for the data card.
+
+    Raises:
+        ConfigError: a setting has the wrong type or value; all of them in one error.
+    """
+
+    path: str | list[str]
+    name: str = "files"
+    text_key: str | list[str] = "text"
+    separator: str = "\n\n"
+    document: str = "file"
+    encoding: str = "utf-8"
+    on_error: str = "fail"
+    max_rejected_ratio: float = 0.01
+    min_chars: int = 1
+    max_doc_bytes: int = 16_000_000
+    weight: float = 1.0
+    licence: str = "unknown"
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        if violations := self._violations():
+            raise join_violations(violations)
+
+    def settings(self) -> dict[str, Any]:
+        """The options that decide the documents, and name and SHA-256 of every file, but not where the files are.
+
+        Raises:
+            DataError: there is no file, or one cannot be read.
+        """
+        options = dataclasses.asdict(self._options())
+        hashes = {}
+        for name, path in self._files().items():
+            with read_errors(path):
+                hashes[name] = sha256_file(path)
+        keys = {"on_error": self.on_error, "min_chars": self.min_chars, "reader_version": READER_VERSION}
+        return {"kind": "files", **options, **keys, "files": hashes}
+
+    def documents(self) -> Iterator[Document | Rejected]:
+        """One document a row, in the order of the files' names.
+
+        Raises:
+            DataError: a faulty row and ``on_error=fail``; too many of them and ``on_error=skip``; a file that is missing
+                or damaged as a whole.
+        """
+        n_rows, faults = 0, Counter[str]()
+        for name, path in self._files().items():
+            for row in read_rows(path, self._options()):
+                n_rows += 1
+                text = row.text
+                if isinstance(text, str) and len(text) < self.min_chars:
+                    text = Fault(reason="too short", rule=f"has {len(text)} characters", harmless=True)
+                if isinstance(text, str):
+                    yield Document(text=text, id=f"{name}:{row.label}" if row.label else name)
+                    continue
+                if not text.harmless:
+                    faults[text.reason] += 1
+                    if self.on_error == "fail":
+                        skip = "source.on_error=skip leaves such rows out"
+                        raise DataError(
+                            f"{path}{row.place()}", text.rule, f"{text.fix}, or {skip}" if text.fix else skip
+                        )
+                    # Now and then before the end, so that a wrong setting does not cost an hour.
+                    if faults.total() % 1000 == 0:
+                        self._check_ratio(faults, n_rows)
+                yield Rejected(where=f"{name}{row.place()}", reason=text.reason, detail=text.rule)
+        self._check_ratio(faults, n_rows)
+
+    def _check_ratio(self, faults: Counter[str], n_rows: int) -> None:
+        n_faults = faults.total()
+        if n_rows >= _MIN_ROWS_FOR_RATIO and n_faults > self.max_rejected_ratio * n_rows:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in faults.most_common())
+            raise DataError(
+                f"source={self.name}: {n_faults:,} of {n_rows:,} rows are faulty ({reasons})",
+                f"that is {n_faults / n_rows:.1%}, more than source.max_rejected_ratio={self.max_rejected_ratio}",
+                "source.on_error=fail shows the first of them",
+            )
+
+    def _files(self) -> dict[str, Path]:
+        patterns = [self.path] if isinstance(self.path, str) else self.path
+        return find_files(patterns, lambda path: file_format(path) is not None, known_formats())
+
+    def _options(self) -> ReadOptions:
+        return ReadOptions(
+            text_key=[self.text_key] if isinstance(self.text_key, str) else list(self.text_key),
+            separator=self.separator,
+            document=self.document,
+            encoding=self.encoding,
+            max_doc_bytes=self.max_doc_bytes,
+        )
+
+    def _violations(self) -> list[ConfigError]:
+        words, text = "must be a string or a list of strings", "must be a string"
+        rules = {
+            "path": (_is_words(self.path), words),
+            "text_key": (_is_words(self.text_key), words),
+            "name": (isinstance(self.name, str) and self.name, text),
+            "separator": (isinstance(self.separator, str), text),
+            "licence": (isinstance(self.licence, str), text),
+            "notes": (isinstance(self.notes, str), text),
+            "document": (self.document in ("file", "paragraph", "line"), "must be file, paragraph or line"),
+            "on_error": (self.on_error in ("fail", "skip"), "must be fail or skip"),
+            "encoding": (
+                _is_encoding(self.encoding),
+                "must be a text encoding of Python: utf-8, latin-1, cp1252, utf-16, …",
+            ),
+            "max_rejected_ratio": (_is_number(self.max_rejected_ratio, most=1.0), "must be a number from 0 to 1"),
+            "weight": (_is_number(self.weight), "must be a number of at least 0"),
+            "min_chars": (_is_count(self.min_chars), "must be a whole number of at least 1"),
+            "max_doc_bytes": (_is_count(self.max_doc_bytes), "must be a whole number of at least 1"),
+        }
+        return [
+            ConfigError(f"source.{key}={getattr(self, key)!r}", rule)
+            for key, (holds, rule) in rules.items()
+            if not holds
+        ]
+
+
+def _is_words(value: object) -> bool:
+    words = [value] if isinstance(value, str) else value
+    return isinstance(words, list) and bool(words) and all(isinstance(word, str) and word for word in words)
+
+
+def _is_number(value: object, most: float = math.inf) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_encoding(name: object) -> bool:
+    try:
+        # Codecs that do not turn text into bytes, such as rot13, raise LookupError too.
+        return isinstance(name, str) and "".encode(name) is not None
+    except LookupError:
+        return False
