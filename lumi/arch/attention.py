@@ -89,25 +89,24 @@ class KVCache:
         dtype: torch.dtype | None = None,
     ) -> None:
         self.max_len = config.max_seq_len if max_len is None else max_len
-        shape = (config.n_layers, batch_size, self.max_len, config.n_kv_heads, config.d_head)
+        # One place more than is ever read: padding that runs past the end of a row is written there.
+        shape = (config.n_layers, batch_size, self.max_len + 1, config.n_kv_heads, config.d_head)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
 
     def layout(self, n_new: int) -> Layout:
         """Positions (B, T) and mask (B, 1, T, S) for ``n_new`` further tokens in each row."""
-        steps = torch.arange(n_new, device=self.lengths.device)
-        positions = self.lengths.unsqueeze(1) + steps  # (B, T)
-        # Padding may run past the end; it must not write there, and its queries are never read.
-        positions = positions.clamp(max=self.max_len - 1)
+        positions = self._places(n_new).clamp(max=self.max_len - 1)  # past the end is only padding, which nobody reads
         seen = torch.arange(int(positions.max()) + 1, device=positions.device)
         return Layout(positions=positions, mask=(seen <= positions.unsqueeze(2)).unsqueeze(1))
 
     def extend(self, layer: int, layout: Layout, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write k and v (B, T, K, E); returns all keys and values so far, each (B, S, K, E)."""
         rows = torch.arange(k.shape[0], device=k.device).unsqueeze(1)
-        self.keys[layer, rows, layout.positions] = k.to(self.keys.dtype)
-        self.values[layer, rows, layout.positions] = v.to(self.values.dtype)
+        places = self._places(k.shape[1]).clamp(max=self.max_len)
+        self.keys[layer, rows, places] = k.to(self.keys.dtype)
+        self.values[layer, rows, places] = v.to(self.values.dtype)
         assert layout.mask is not None, "a cache's layout has a mask"
         n_keys = layout.mask.shape[-1]
         return self.keys[layer, :, :n_keys].type_as(k), self.values[layer, :, :n_keys].type_as(v)
@@ -115,6 +114,10 @@ class KVCache:
     def advance(self, n_new: int | Tensor) -> None:
         """Count ``n_new`` (one number, or (B,)) of the tokens just read as real."""
         self.lengths = self.lengths + n_new
+
+    def _places(self, n_new: int) -> Tensor:
+        """Where the next ``n_new`` tokens of each row belong: (B, T) int64."""
+        return self.lengths.unsqueeze(1) + torch.arange(n_new, device=self.lengths.device)
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these (n,) int64: finished requests leave the batch."""

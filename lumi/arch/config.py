@@ -1,7 +1,7 @@
 """The shape of a decoder, checked when it is made, with its exact cost."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 from lumi.errors import ConfigError, join_violations
 
@@ -61,9 +61,9 @@ class DecoderConfig:
             ConfigError: naming each value that breaks a rule, with one that would not.
         """
         violations = [
-            ConfigError(f"arch.{name}={getattr(self, name)}", "must be at least 1")
+            ConfigError(f"arch.{name}={value}", "must be a whole number of at least 1")
             for name in ("vocab_size", "n_layers", "d_model", "n_heads", "n_kv_heads", "d_ff", "max_seq_len")
-            if getattr(self, name) < 1
+            if not isinstance(value := getattr(self, name), int) or value < 1
         ]
         violations += self._head_violations() if not violations else []
         if not 0.0 <= self.dropout < 1.0:
@@ -73,6 +73,12 @@ class DecoderConfig:
             for name in ("rope_theta", "rope_factor", "norm_eps", "init_std")
             if getattr(self, name) <= 0
         ]
+        for name, options in (
+            ("rope_scaling", (None, *get_args(RopeScaling))),
+            ("attention", get_args(AttentionBackend)),
+        ):
+            if getattr(self, name) not in options:
+                violations.append(ConfigError(f"arch.{name}={getattr(self, name)}", f"must be one of {options}"))
         if self.rope_scaling == "llama3" and self.rope_original_len is None:
             violations.append(
                 ConfigError(
