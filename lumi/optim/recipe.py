@@ -64,7 +64,7 @@ class AdamW:
             {"params": decayed, "weight_decay": self.weight_decay, "peak_lr": self.lr},
             {"params": plain, "weight_decay": 0.0, "peak_lr": self.lr},
         ]
-        return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
+        return _adamw(groups, self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,10 +119,7 @@ class Muon:
             {"params": decayed, "weight_decay": self.weight_decay, "peak_lr": self.adamw_lr},
             {"params": plain, "weight_decay": 0.0, "peak_lr": self.adamw_lr},
         ]
-        adamw = torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=self.adamw_lr, betas=self.betas, eps=self.eps, fused=True
-        )
-        return Together(muon, adamw)
+        return Together(muon, _adamw([group for group in groups if group["params"]], self))
 
 
 class Together(torch.optim.Optimizer):
@@ -163,6 +160,16 @@ def split_decay(parameters: NamedParameters) -> tuple[list[nn.Parameter], list[n
         has_decay = parameter.dim() >= 2 and "embed_tokens" not in name
         (decayed if has_decay else plain).append(parameter)
     return decayed, plain
+
+
+def _adamw(groups: list[dict[str, Any]], recipe: AdamW | Muon) -> torch.optim.Optimizer:
+    """PyTorch's AdamW; each group starts at its peak rate."""
+    groups = [{**group, "lr": group["peak_lr"]} for group in groups]
+    optimizer = torch.optim.AdamW(groups, betas=recipe.betas, eps=recipe.eps, fused=True)
+    # With fp16 the fused kernel would offer to undo the loss scale inside the step; but the norm is measured and clipped
+    # before that, and must not see 65,536 times the gradient. Saying no makes Lightning unscale first.
+    optimizer._step_supports_amp_scaling = False
+    return optimizer
 
 
 def _check_common(recipe: AdamW | Muon) -> None:

@@ -88,6 +88,8 @@ class WSD(Constant):
         super().__post_init__()
         if not 0.0 < self.decay_ratio <= 1.0:
             raise ConfigError(f"optim.schedule.decay_ratio={self.decay_ratio}", "must be in (0, 1]")
+        if self.shape not in ("linear", "sqrt"):
+            raise ConfigError(f"optim.schedule.shape={self.shape}", "must be linear or sqrt")
 
     def _after_warmup(self, done: float) -> float:
         into_decay = (done - (1.0 - self.decay_ratio)) / self.decay_ratio
