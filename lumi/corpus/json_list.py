@@ -72,9 +72,9 @@ class JsonList:
         while self._peek() != "}":
             keys.append(str(self._value()))
             self._take(":")
-            if self._peek() != "[":
+            if self._peek() != "[" or keys[-1] in self._text_keys:
                 self._value()
-            elif list_key is None and keys[-1] not in self._text_keys:
+            elif list_key is None:
                 list_key = keys[-1]
                 yield from self._list()
             else:

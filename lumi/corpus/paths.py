@@ -90,4 +90,5 @@ def _nearest(missing: Path) -> str:
         return f"did you mean {' or '.join(repr(str(missing.parent / name)) for name in near)}?"
     if not names:
         return f"{missing.parent} is empty"
-    return f"{missing.parent} holds: {', '.join(names[:10])}{', …' if len(names) > 10 else ''}"
+    folder = "it" if missing.parent == Path() else str(missing.parent)
+    return f"{folder} holds: {', '.join(names[:10])}{', …' if len(names) > 10 else ''}"

@@ -19,8 +19,8 @@ from lumi.errors import DataError
 PACKINGS = (".gz", ".zst", ".xz")
 BOM = "\ufeff"
 _PIECE_BYTES = 1 << 20
-# zstandard's decompressor cannot bound what it returns: up to 32 KB for a byte in a hostile file, so 64 MB for these.
-_ZSTD_PIECE_BYTES = 2048
+# zstandard's decompressor cannot bound what it returns: up to 32 KB for a byte in a hostile file, so 32 MB for these.
+_ZSTD_PIECE_BYTES = 1024
 
 
 class Oversized(NamedTuple):
