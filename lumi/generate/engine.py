@@ -2,9 +2,9 @@
 
 Prompts are padded on the right and read in one pass; then every request gets one token a step, and requests that are
 finished leave the batch. A request's tokens depend on the model, its prompt, its settings and its seed: never on its
-neighbours, the batch size or the global random state, which stays untouched, so that training can draw samples between two
-steps. (Kernels may round differently for another batch size; that changes a token only where two are equally likely up to
-the last digits.)
+neighbours, the batch size or the global random state. That state stays untouched, so that training can draw samples
+between two steps. (Kernels may round differently for another batch size; that changes a token only where two are
+equally likely up to the last digits.)
 """
 
 import contextlib

@@ -5,8 +5,8 @@ The order is that of Hugging Face's ``generate``, so that equal settings mean eq
 1. `penalise_repetition` 2. `ban_repeated_ngrams` 3. stop tokens banned before ``min_new_tokens`` 4. temperature
 5. `keep_top_k` 6. `keep_top_p` 7. `keep_min_p` 8. draw, or the largest logit when the temperature is 0.
 
-Steps 1-3 also hold for greedy decoding; 4-7 do not change which logit is the largest. Every function takes logits of shape
-(V,) or (B, V) and returns new ones with the excluded tokens at minus infinity; at least one token is always left.
+Steps 1-3 also hold for greedy decoding; 4-7 do not change which logit is the largest. Every function takes logits of
+shape (V,) or (B, V) and returns new ones with the excluded tokens at minus infinity; at least one token is always left.
 """
 
 import dataclasses
@@ -31,8 +31,8 @@ class SamplingParams:
         top_k: only the k most likely tokens, and all that tie with the last of them.
         top_p: only the smallest set of most likely tokens that together reach this probability (arXiv:1904.09751).
         min_p: only tokens at least this fraction as likely as the most likely one (arXiv:2407.01082).
-        repetition_penalty: logits of tokens seen in prompt or answer are divided by it if positive, multiplied if negative
-            (CTRL, arXiv:1909.05858, section 4.1); 1 is off, above 1 discourages.
+        repetition_penalty: logits of tokens seen in prompt or answer are divided by it if positive, multiplied if
+            negative (CTRL, arXiv:1909.05858, section 4.1); 1 is off, above 1 discourages.
         no_repeat_ngram: no n-gram of this many tokens occurs twice in prompt and answer together.
         max_new_tokens: an answer ends here at the latest, or where the context is full.
         min_new_tokens: no stop token before this many tokens.

@@ -1,6 +1,7 @@
 """Each rule against numbers worked by hand, and all of them against Hugging Face's warpers."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -169,4 +170,5 @@ def test_min_new_tokens_above_max_new_tokens_is_refused():
 
 
 def test_a_list_of_stop_ids_from_a_config_file_is_taken():
-    assert SamplingParams(stop_ids=[2, 7]).stop_ids == (2, 7)
+    settings: dict[str, Any] = {"stop_ids": [2, 7]}
+    assert SamplingParams(**settings).stop_ids == (2, 7)
