@@ -126,7 +126,7 @@ def _apportion(weights: np.ndarray) -> np.ndarray:
     return counts
 
 
-def permute(index: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:
+def permute(index: np.ndarray, size: int, key: np.ndarray | np.uint64) -> np.ndarray:
     """A keyed permutation of ``0 … size - 1``, one element at a time.
 
     Args:

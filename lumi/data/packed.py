@@ -5,8 +5,9 @@ one token with the next window, which is the last target of one and the first co
 target exactly once per epoch. Another sequence length needs no re-packing.
 """
 
+import functools
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
@@ -50,6 +51,8 @@ class PackedStream:
         self.manifest = verify(folder, kind="packed", full=full_check)
         check_tokenizer(self.manifest, folder, expect_tokenizer)
         info = self.manifest.info
+        if info["dtype"] not in ("uint16", "uint32"):  # numpy would even take bytes for addresses of objects
+            raise DataError(f"{folder} holds {info['dtype']}", "packed tokens are uint16 or uint32", "pack it again")
         facts = info["splits"][split]
         self.n_tokens, self.n_bytes, self.bits = facts["tokens"], facts["bytes"], facts["bits"]
         self._offsets: np.ndarray = np.load(folder / f"{split}.offsets.npy", mmap_mode="r", allow_pickle=False)
@@ -65,6 +68,10 @@ class PackedStream:
     def __len__(self) -> int:
         """Windows, the last one possibly padded."""
         return self._length
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A worker that starts afresh opens the files itself: pickling a memory map would send it every byte.
+        return functools.partial(type(self), full_check=False), (self.folder, self.split, self.seq_len)
 
     @property
     def offsets(self) -> np.ndarray:
@@ -88,10 +95,10 @@ class PackedStream:
         tokens = np.zeros(shape, dtype=np.int64)
         doc_ids = np.full(shape, PADDING_DOC, dtype=np.int32)
         for row, index in enumerate(np.asarray(indices).tolist()):
+            if not 0 <= index < len(self):
+                raise IndexError(f"window {index} of {len(self)}")
             start = index * (self.seq_len - 1)
             stop = min(start + self.seq_len, self.n_tokens)
-            if not 0 <= start < stop:
-                raise IndexError(f"window {index} of {len(self)}")
             tokens[row, : stop - start] = self.tokens(start, stop)
             doc_ids[row, : stop - start] = self._documents(start, stop)
         loss_mask = np.zeros(shape, dtype=bool)
