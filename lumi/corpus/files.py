@@ -49,7 +49,7 @@ class Files:
         on_error: ``fail`` stops at the first fault with its file and line; ``skip`` counts it and goes on.
         max_rejected_ratio: with ``skip``, the share of faulty rows above which the build stops (from 100 rows on).
         min_chars: shorter texts are rejected.
-        max_doc_bytes: largest line, JSON row or text in UTF-8 bytes; it bounds the memory (some 6 times as much).
+        max_doc_bytes: largest line, JSON row or text in UTF-8 bytes; it bounds the memory (5 to 12 times as much).
         weight: share in a mixture, relative to the other sources.
         licence: of the text, for the data card.
         notes: anything else for the data card.

@@ -19,8 +19,8 @@ from lumi.errors import DataError
 PACKINGS = (".gz", ".zst", ".xz")
 BOM = "\ufeff"
 _PIECE_BYTES = 1 << 20
-# zstandard's decompressor cannot bound what it returns: up to 32 KB for a byte in a hostile file, so 32 MB for these.
-_ZSTD_PIECE_BYTES = 1024
+# zstandard's decompressor cannot bound what it returns: up to 32 KB for a byte in a hostile file, so 16 MB for these.
+_ZSTD_PIECE_BYTES = 512
 
 
 class Oversized(NamedTuple):
@@ -62,6 +62,8 @@ def read_errors(path: Path) -> Iterator[None]:
     except UnicodeDecodeError as error:
         rule = f"is not {error.encoding} at byte {error.start + 1:,} ({error.reason})"
         raise DataError(f"{path}", rule, "set source.encoding to what it was written in") from None
+    except UnicodeError as error:  # no byte order mark where the encoding wants one
+        raise DataError(f"{path}", f"is not in source.encoding ({error})", "name its byte order: utf-16-le") from None
     except OSError as error:
         raise DataError(f"{path}", f"cannot be read ({error.strerror or error})") from None
 

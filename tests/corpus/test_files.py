@@ -177,6 +177,10 @@ def test_bytes_outside_the_encoding_asked_for_are_found_by_their_place(tmp_path)
     assert "is not charmap at byte 2,000,001" in str(failure(path, encoding="cp1252"))
 
 
+def test_utf16_without_its_mark_is_an_error_of_the_file(tmp_path):
+    assert "utf-16-le" in str(failure(write(tmp_path / "a.txt", b"hello "), encoding="utf-16"))
+
+
 @pytest.mark.parametrize("document", ["file", "paragraph", "line"])
 def test_a_huge_line_is_named_with_its_size(tmp_path, document):
     path = write(tmp_path / "a.txt.gz", gzip.compress(b"a\n\n" + b"x" * 3_000_000 + b"\n\nb"))
