@@ -7,6 +7,7 @@ the new one. Reading: a folder without a manifest does not exist, and one whose 
 """
 
 import contextlib
+import ctypes
 import dataclasses
 import errno
 import hashlib
@@ -78,9 +79,10 @@ def read_manifest(folder: Path, *, kind: str | None = None) -> Manifest:
     try:
         fields = json.loads(path.read_bytes())
         manifest = Manifest(**fields)
-    except FileNotFoundError:
+        _check_form(manifest)
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{folder}", "has no MANIFEST.json, so it is not a finished artefact of Lumi") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(
             f"{path}", f"is not a readable manifest ({error})", "remove the folder and make it again"
         ) from None
@@ -124,6 +126,16 @@ def verify(folder: Path, *, kind: str | None = None, full: bool = True) -> Manif
     return manifest
 
 
+def _check_form(manifest: Manifest) -> None:
+    """Raises TypeError or KeyError where the JSON has another form than we write."""
+    for field in ("files", "parents", "settings", "info"):
+        if not isinstance(getattr(manifest, field), dict):
+            raise TypeError(f"{field} is not a mapping")
+    for name, entry in manifest.files.items():
+        if not isinstance(entry["bytes"], int) or not isinstance(entry["sha256"], str):
+            raise TypeError(f"the entry of {name} is not a size and a hash")
+
+
 def _check_name(folder: Path, name: str) -> None:
     # Whoever sends an artefact chooses these names; they must not lead out of the folder.
     bad = (
@@ -137,7 +149,7 @@ def _check_name(folder: Path, name: str) -> None:
 def atomic_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside ``target`` to write into; renamed to ``target`` on success, removed on failure.
 
-    Call `write_manifest` before the block ends. An existing target is swapped out and then deleted.
+    Call `write_manifest` before the block ends. An existing target is exchanged in one step and then deleted.
 
     Raises:
         ResourceError: the disk is full.
@@ -149,16 +161,37 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         with disk_errors(target):
             yield work
             _sync_tree(work)
-            old = None
-            if target.exists():
-                old = work.with_name(f"{work.name}-old")
-                target.rename(old)
-            work.rename(target)
+            if not (target.exists() and _exchange(work, target)):
+                _replace(work, target)
             _sync_folder(target.parent)
-        if old is not None:
-            shutil.rmtree(old)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)  # half a new artefact, or the old one
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step, so that there is no moment without either; False where that does not exist."""
+    libc = ctypes.CDLL(None)
+    here, first, second = -100, os.fsencode(one), os.fsencode(other)  # AT_FDCWD: relative to the working directory
+    if hasattr(libc, "renameat2"):  # Linux; 2 is RENAME_EXCHANGE
+        return libc.renameat2(here, first, here, second, 2) == 0
+    if hasattr(libc, "renamex_np"):  # macOS; 2 is RENAME_SWAP
+        return libc.renamex_np(first, second, 2) == 0
+    return False
+
+
+def _replace(work: Path, target: Path) -> None:
+    """``work`` to ``target``, in two steps where something is there."""
+    if not target.exists():
+        work.rename(target)
+        return
+    old = work.with_name(f"{work.name}-old")
+    target.rename(old)
+    try:
+        work.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old)
 
 
 def write_manifest(
