@@ -2,12 +2,15 @@
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import socket
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from lumi.errors import LockedError
 
@@ -41,7 +44,14 @@ def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
         file.truncate()
         json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}, file)
         file.flush()
+        # A forked data worker inherits the open file, and would hold the lock for seconds after its parent was killed.
+        os.register_at_fork(after_in_child=functools.partial(_let_go, weakref.ref(file)))
         yield
+
+
+def _let_go(reference: "weakref.ref[TextIO]") -> None:
+    if (file := reference()) is not None:
+        file.close()
 
 
 def _holder(text: str) -> str:
