@@ -21,6 +21,9 @@ from lumi.errors import ConfigError, join_violations
 BANNED = -math.inf
 MAX_SEED = 2**63 - 1
 
+_UNIT = 2.0**52
+_TOP_P_FIRST = 512
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplingParams:
@@ -167,15 +170,22 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
     """Keep the fewest most likely tokens whose probabilities sum to at least ``p``: (..., V) -> (..., V).
 
-    The token that crosses ``p`` is kept, so the most likely one always is.
+    The token that crosses ``p`` is kept, so the most likely one always is, and so are all that tie with it.
     """
     if p >= 1:
         return logits  # rounding in the sum must not cut the tail off
-    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
-    probs = ordered.softmax(dim=-1)
-    before = probs.cumsum(dim=-1) - probs  # probability of all tokens more likely than this one
-    excluded = (before >= p).scatter(-1, order, before >= p)
-    return logits.masked_fill(excluded, BANNED)
+    vocab_size = logits.shape[-1]
+    total = logits.double().logsumexp(dim=-1, keepdim=True)
+    # A full sort costs more than a small model's forward pass, and the most likely tokens nearly always suffice.
+    for n_sorted in (min(_TOP_P_FIRST, vocab_size), vocab_size):
+        ordered = logits.topk(n_sorted, dim=-1).values
+        mass = _mass(ordered.double() - total)
+        reached = mass.cumsum(dim=-1)
+        if bool((reached[..., -1] >= p * _UNIT).all()):
+            break
+    before = reached - mass  # of all tokens more likely than this one
+    cutoff = ordered.masked_fill(before >= p * _UNIT, math.inf).amin(dim=-1, keepdim=True)
+    return logits.masked_fill(logits < cutoff, BANNED)
 
 
 def keep_min_p(logits: Tensor, min_p: float) -> Tensor:
@@ -210,10 +220,19 @@ def draw(logits: Tensor, uniform: Tensor) -> Tensor:
     Returns:
         (B,) int64; never an excluded token.
     """
-    cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)  # float64: a sum over 32,768 small numbers
-    total = cumulative[..., -1:]  # 1 up to rounding
-    target = torch.minimum(uniform.unsqueeze(-1) * total, total.nextafter(torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
+    reached = _mass(logits.double().log_softmax(dim=-1)).cumsum(dim=-1)
+    total = reached[..., -1:]
+    target = torch.minimum((uniform.unsqueeze(-1) * total).long(), total - 1)  # the product may round up to the total
+    return torch.searchsorted(reached, target, right=True).squeeze(-1)
+
+
+def _mass(log_probs: Tensor) -> Tensor:
+    """Probabilities in units of 2^-52, int64, from float64 log-probabilities: same shape.
+
+    Whole numbers add up to the same in any order, so that the sums are exact and do not differ from run to run. (CUDA
+    has no deterministic cumulative sum of floating-point numbers.)
+    """
+    return (log_probs.exp() * _UNIT).round().long()
 
 
 def _unless_empty(banned: Tensor, logits: Tensor) -> Tensor:
