@@ -22,7 +22,7 @@ BANNED = -math.inf
 MAX_SEED = 2**63 - 1
 
 _UNIT = 2.0**52
-_TOP_P_FIRST = 512
+_TOP_P_FIRST = 4096
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
