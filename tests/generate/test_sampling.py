@@ -44,6 +44,18 @@ def test_top_p_works_row_by_row_and_in_any_token_order():
     assert [kept(row) for row in result] == [[0, 1], [3, 4]]
 
 
+def test_top_p_keeps_all_that_tie_with_the_last():
+    assert kept(sampling.keep_top_p(LOGITS, 0.9)) == [0, 1, 2, 3, 4]
+
+
+def test_top_p_reaches_far_into_a_flat_distribution():
+    logits = torch.arange(9000) * 1e-6 + torch.zeros(2, 1)
+    logits[0, 7] = 20.0  # one row needs one token, the other nearly 60 % of all
+    weights = torch.arange(8999, -1, -1).double().mul(1e-6).exp()
+    expected = int((weights.cumsum(0) < 0.6 * weights.sum()).sum()) + 1
+    assert [len(kept(row)) for row in sampling.keep_top_p(logits, 0.6)] == [1, expected]
+
+
 @pytest.mark.parametrize(
     ("min_p", "expected"),
     [(1.0, [0]), (0.4, [0, 1]), (0.2, [0, 1, 2]), (0.0, [0, 1, 2, 3, 4])],
