@@ -153,17 +153,7 @@ def run_smoke(
         progress=True,
     )
     kinds = TokenKinds(tokenizer)
-    samples = [
-        Sample(
-            category=category,
-            prompt=prompt,
-            text=(text := tokenizer.decode(completion.tokens)),
-            finish_reason=completion.finish_reason,
-            seed=completion.seed,
-            measures=measure(completion, text, kinds),
-        )
-        for (category, prompt, _), completion in zip(jobs, completions, strict=True)
-    ]
+    samples = [_sample(*job[:2], done, tokenizer, kinds) for job, done in zip(jobs, completions, strict=True)]
     means = {
         name: _averages([sample for sample in samples if sample.category == name])
         for name, prompts in categories.items()
@@ -248,6 +238,18 @@ def _jobs(category: str, prompts: Sequence[str], suite: SmokeSuite) -> list[tupl
         (category, prompt, dataclasses.replace(suite.sampling, seed=suite.sampling.seed + index))
         for index, prompt in enumerate(repeated)
     ]
+
+
+def _sample(category: str, prompt: str, completion: Completion, tokenizer: Codec, kinds: TokenKinds) -> Sample:
+    text = tokenizer.decode(completion.tokens)
+    return Sample(
+        category=category,
+        prompt=prompt,
+        text=text,
+        finish_reason=completion.finish_reason,
+        seed=completion.seed,
+        measures=measure(completion, text, kinds),
+    )
 
 
 def _averages(samples: list[Sample]) -> dict[str, float | None]:
