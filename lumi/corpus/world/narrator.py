@@ -72,9 +72,9 @@ class Narrator:
         """Let the page's slots mean the facts of ``person``."""
         page.values.update(self._facts[person.name])
 
-    def others(self, kind: str, value: str) -> list[str]:
-        """All values of a kind of fact but one."""
-        return [other for other in self._values[kind] if other != value]
+    def others(self, page: Page, kind: str) -> list[str]:
+        """The values of a kind of fact that are not true of the page's person, who is nobody's own best friend either."""
+        return [value for value in self._values[kind] if value not in (page.values[kind], page.values["name"])]
 
     def write_portrait(self, page: Page) -> Person:
         """An opening, some of the topics in any order, a closing."""
@@ -113,7 +113,7 @@ class Narrator:
     def _write_check(self, page: Page, fact: Fact) -> None:
         truth = page.values[fact.kind]
         is_true = page.draws.below(2)
-        others = self.others(fact.kind, truth)
+        others = self.others(page, fact.kind)
         page.values["guess"] = truth if is_true else others[page.draws.below(len(others))]
         page.say(fact.checks)
         page.write(ANSWER)

@@ -111,7 +111,7 @@ class World:
         return [
             question
             for fact in self._grammar.facts
-            for question in fact_questions(page, fact, self.narrator.others(fact.kind, page.values[fact.kind]))
+            for question in fact_questions(page, fact, self.narrator.others(page, fact.kind))
         ]
 
     def checks(self, person: Person, rng: random.Random) -> list[Question]:
@@ -119,9 +119,8 @@ class World:
         page, draws = self._about(person), Draws(rng)
         questions = []
         for fact in self._grammar.facts:
-            truth = page.values[fact.kind]
-            others = self.narrator.others(fact.kind, truth)
-            guess = truth if draws.below(2) else others[draws.below(len(others))]
+            others = self.narrator.others(page, fact.kind)
+            guess = page.values[fact.kind] if draws.below(2) else others[draws.below(len(others))]
             questions += check_questions(page, fact, guess)
         return questions
 
