@@ -1,0 +1,22 @@
+"""What happens beside the training steps: checkpoints, progress, samples, metrics."""
+
+from lumi.callbacks.checkpoint import Checkpoint, FolderCheckpointIO, RunFacts, list_checkpoints, newest_checkpoint
+from lumi.callbacks.metrics import MetricsCsv, TensorBoard, WandB, read_metrics
+from lumi.callbacks.progress import Progress, clock_text
+from lumi.callbacks.samples import Samples, continue_prompts
+
+__all__ = [
+    "Checkpoint",
+    "FolderCheckpointIO",
+    "MetricsCsv",
+    "Progress",
+    "RunFacts",
+    "Samples",
+    "TensorBoard",
+    "WandB",
+    "clock_text",
+    "continue_prompts",
+    "list_checkpoints",
+    "newest_checkpoint",
+    "read_metrics",
+]

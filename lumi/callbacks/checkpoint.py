@@ -1,0 +1,233 @@
+"""Checkpoints that a kill cannot tear, and that are checked before they are used.
+
+A checkpoint is a folder ``step_00001000.ckpt``:
+
+    model.safetensors, decoder.json   the weights and their shape: all that evaluation and serving read
+    tokenizer.model                   the tokenizer it was trained with
+    run.json                          facts of the run: resolved config, data and tokenizer hashes, step, versions
+    training.pt                       optimizer and loop state, plain types only, never unpickled
+    MANIFEST.json                     size and SHA-256 of all of these
+
+It is written beside its place and renamed when all of it is on disk. Lightning's own path writes through the temporary
+directory and can replace a good checkpoint by half a one.
+"""
+
+import dataclasses
+import json
+import logging
+import re
+import shutil
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.io import CheckpointIO
+
+from lumi.arch.config import DecoderConfig
+from lumi.arch.weights import load_state, read_config, save_weights
+from lumi.errors import CheckpointError, ConfigError, DataError, Interrupted
+from lumi.manifest import atomic_folder, fingerprint, verify, write_manifest
+
+log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"step_(\d{8,})\.ckpt")
+_PREFIX = "decoder."
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What a checkpoint says about the run it comes from.
+
+    Attributes:
+        decoder: the architecture.
+        tokenizer: bytes of the tokenizer's model file.
+        tokenizer_sha256: its identity.
+        facts: plain JSON: resolved config, fingerprints of the data, versions.
+    """
+
+    decoder: DecoderConfig
+    tokenizer: bytes
+    tokenizer_sha256: str
+    facts: dict[str, Any]
+
+
+class FolderCheckpointIO(CheckpointIO):
+    """Writes and reads Lightning's checkpoints as verified folders.
+
+    Args:
+        run: what is stored with every checkpoint.
+    """
+
+    def __init__(self, run: RunFacts) -> None:
+        self.run = run
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write the folder ``path``; when this returns, it survives a kill."""
+        state = checkpoint.pop("state_dict")
+        weights = {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
+        facts = {**self.run.facts, "step": checkpoint["global_step"]}
+        target = Path(path)
+        with atomic_folder(target) as folder:
+            save_weights(folder, weights, self.run.decoder)
+            (folder / "tokenizer.model").write_bytes(self.run.tokenizer)
+            (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
+            torch.save(checkpoint, folder / "training.pt")
+            write_manifest(
+                folder,
+                kind="checkpoint",
+                name=target.name,
+                fingerprint=fingerprint(facts),
+                parents={"tokenizer": self.run.tokenizer_sha256, **facts["data"]},
+                info={"step": checkpoint["global_step"]},
+            )
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Verify every hash, then read; plain types and tensors only, whatever the caller asks for."""
+        folder = Path(path)
+        verify(folder, kind="checkpoint")
+        config = read_config(folder)
+        mine, theirs = dataclasses.asdict(self.run.decoder), dataclasses.asdict(config)
+        changed = [
+            key for key in mine if mine[key] != theirs[key] and key not in ("attention", "checkpoint_activations")
+        ]
+        if changed:
+            listed = ", ".join(f"arch.{key}: {theirs[key]} -> {mine[key]}" for key in changed)
+            raise CheckpointError(
+                f"{folder}", f"has another architecture ({listed})", "use its architecture, or another name"
+            )
+        checkpoint = torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
+        checkpoint["state_dict"] = {f"{_PREFIX}{name}": value for name, value in load_state(folder, config).items()}
+        return checkpoint
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Delete the folder."""
+        shutil.rmtree(path)
+
+
+class Checkpoint(pl.Callback):
+    """Saves every so many optimizer steps, at the end, and when a signal asks the run to stop.
+
+    A checkpoint is taken *between* two steps, after any validation that belongs to the first one, so that nothing is skipped
+    or done twice when the run continues from it.
+
+    Args:
+        run_folder: of the run; the checkpoints go to its ``checkpoints/``.
+        total_steps: of the run; the last step is always saved.
+        val_every_steps: optimizer steps between validations.
+        every_steps: optimizer steps between two checkpoints; null saves after every validation.
+        keep_last: so many of the newest stay; null keeps all.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_folder: Path,
+        total_steps: int,
+        val_every_steps: int,
+        every_steps: int | None = None,
+        keep_last: int | None = 2,
+    ) -> None:
+        every_steps = val_every_steps if every_steps is None else every_steps
+        for key, value in (("every_steps", every_steps), ("keep_last", 1 if keep_last is None else keep_last)):
+            if value < 1:
+                raise ConfigError(f"callbacks.checkpoint.{key}={value}", "must be at least 1")
+        self.folder = run_folder / "checkpoints"
+        self.every_steps, self.keep_last, self.total_steps = every_steps, keep_last, total_steps
+        self._saved_step = -1
+        self._signal: int | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take over the signals; a step that was resumed from needs no saving again."""
+        self._saved_step = trainer.global_step
+        for number in _SIGNALS:
+            self._handlers[number] = signal.signal(number, self._remember)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """The first moment after a step and its validation: save if it is time, stop if a signal came."""
+        step = trainer.global_step
+        if batch_idx % trainer.accumulate_grad_batches:
+            return  # in the middle of an optimizer step there is no state to resume from
+        if step != self._saved_step and (step % self.every_steps == 0 or self._signal is not None):
+            self._save(trainer)
+        if self._signal is not None:
+            raise Interrupted(
+                f"stopped by {signal.Signals(self._signal).name} after step {step} of {self.total_steps}",
+                "everything up to it is saved",
+                "run the same command again to continue",
+                signal_number=self._signal,
+            )
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the last step."""
+        if trainer.global_step != self._saved_step:
+            self._save(trainer)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self._signal is not None:
+            raise KeyboardInterrupt  # asked twice: stop at once, the last checkpoint is whole
+        self._signal = number
+        log.warning("%s: finishing this step, then saving", signal.Signals(number).name)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Make Lightning's counters say "between two batches": anything else would skip or repeat one on resuming."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        batches_done = trainer.global_step * trainer.accumulate_grad_batches
+        for counts in (progress["current"], progress["total"]):
+            counts.update(dict.fromkeys(("ready", "started", "processed", "completed"), batches_done))
+        progress["is_last_batch"] = False
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        step = trainer.global_step
+        trainer.save_checkpoint(self.folder / f"step_{step:08d}.ckpt", weights_only=False)
+        self._saved_step = step
+        if trainer.is_global_zero and self.keep_last is not None:
+            for _, old in list_checkpoints(self.folder)[self.keep_last :]:
+                shutil.rmtree(old)
+
+
+def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """(step, path) of every checkpoint in ``folder``, newest step first; by number, because clocks jump."""
+    found = [(int(match[1]), path) for path in folder.glob("step_*.ckpt") if (match := _NAME.fullmatch(path.name))]
+    return sorted(found, reverse=True)
+
+
+def newest_checkpoint(folder: Path, *, quarantine: bool = True) -> Path | None:
+    """The newest checkpoint that is what its manifest says, or None if there never was one.
+
+    A damaged one is named in a warning and, with ``quarantine``, renamed out of the way; the one before it is used.
+
+    Raises:
+        CheckpointError: there are checkpoints, and all are damaged.
+    """
+    listed = list_checkpoints(folder)
+    for step, path in listed:
+        try:
+            verify(path, kind="checkpoint")
+        except DataError as error:
+            log.warning("checkpoint of step %d is damaged and skipped: %s", step, error)
+            if quarantine:
+                path.rename(path.with_name(f"{path.name}.damaged"))
+            continue
+        if step != listed[0][0]:
+            log.warning("continuing from step %d instead of %d", step, listed[0][0])
+        return path
+    if listed:
+        raise CheckpointError(f"{folder}", "all checkpoints in it are damaged", "start again under another name")
+    return None

@@ -1,0 +1,207 @@
+"""What a person sees of a run, and the metrics about its pace."""
+
+import logging
+import math
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+import pytorch_lightning as pl
+import torch
+from lightning_utilities.core.rank_zero import rank_zero_only
+from tqdm import tqdm
+
+log = logging.getLogger(__name__)
+
+_QUIET_SECONDS = 30.0
+"""Where there is no terminal for a bar, a line is printed at least this often."""
+
+
+class Reports(Protocol):
+    """What a stage offers to be logged."""
+
+    step_metrics: dict[str, float]
+    val_metrics: dict[str, float]
+
+
+class Progress(pl.Callback):
+    """Progress bar, a full line at every validation, and one row of metrics every ``every_steps``.
+
+    Args:
+        total_steps: optimizer steps of the run.
+        tokens_per_step: tokens that all ranks together read in one of them.
+        epoch_tokens: training tokens of all sources.
+        flops_per_token: of the model, forward and backward.
+        peak_flops: operations per second that this device reaches on a large matrix product; MFU is relative to it.
+        sources: names, in the order of a batch's ``source`` numbers.
+        every_steps: optimizer steps between two rows.
+    """
+
+    def __init__(
+        self,
+        *,
+        total_steps: int,
+        tokens_per_step: int,
+        epoch_tokens: int,
+        flops_per_token: int,
+        peak_flops: float,
+        sources: Sequence[str],
+        every_steps: int = 10,
+    ) -> None:
+        self.total_steps, self.tokens_per_step, self.epoch_tokens = total_steps, tokens_per_step, epoch_tokens
+        self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
+        self.sources, self.every_steps = list(sources), every_steps
+        self._windows_seen = [0] * len(self.sources)
+        self._clock = Stopwatch()
+        self._bar: tqdm[Any] | None = None
+        self._last_line = 0.0
+        self._speed = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The observed mix, so that it stays that of the whole run after a resume."""
+        return {"windows_seen": list(self._windows_seen)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue the observed mix."""
+        self._windows_seen = list(state_dict["windows_seen"])
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar where the run stands."""
+        self._clock.start(trainer.global_step)
+        self._last_line = time.monotonic()
+        if trainer.is_global_zero:
+            self._bar = tqdm(
+                total=self.total_steps,
+                initial=trainer.global_step,
+                desc="training",
+                unit="step",
+                disable=None,
+                leave=False,
+            )
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """After an optimizer step: move the bar, log a row when it is time."""
+        for source in batch["source"].tolist():
+            self._windows_seen[source] += 1
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        step, stage = trainer.global_step, cast(Reports, pl_module)
+        if step == 1 or step % self.every_steps == 0 or step == self.total_steps:
+            self._speed = self._clock.lap(step) * self.tokens_per_step
+            self._log(trainer, {**stage.step_metrics, **self._pace(step)}, step)
+        if self._bar is not None:
+            self._bar.set_postfix_str(
+                f"loss {stage.step_metrics['train/loss']:.3f}, {self._speed:,.0f} tokens/s", refresh=False
+            )
+            self._bar.update(step - self._bar.n)
+        if (self._bar is None or self._bar.disable) and time.monotonic() - self._last_line > _QUIET_SECONDS:
+            self._say(self._line(step, stage.step_metrics))
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Validation is not training time."""
+        self._clock.pause()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The full line: where the run stands, how good it is, how fast, how long still."""
+        stage = cast(Reports, pl_module)
+        step = trainer.global_step
+        self._log(trainer, {**stage.val_metrics, **self._pace(step)}, step)
+        self._say(self._line(step, {**stage.step_metrics, **stage.val_metrics}))
+        self._clock.resume()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _pace(self, step: int) -> dict[str, float]:
+        tokens = step * self.tokens_per_step
+        row = {
+            "progress/tokens": tokens,
+            "progress/percent": 100.0 * step / self.total_steps,
+            "progress/epochs": tokens / self.epoch_tokens,
+            "perf/tokens_per_second": self._speed,
+            "perf/mfu": self._speed * self.flops_per_token / self.peak_flops,
+            "perf/memory_gb": peak_memory_bytes() / 1e9,
+        }
+        if len(self.sources) > 1:
+            seen = sum(self._windows_seen)
+            row |= {f"mix/{name}": n / max(1, seen) for name, n in zip(self.sources, self._windows_seen, strict=True)}
+        return row
+
+    def _line(self, step: int, metrics: dict[str, float]) -> str:
+        pace = self._pace(step)
+        left = (self.total_steps - step) * self.tokens_per_step / self._speed if self._speed else float("nan")
+        parts = [
+            f"step {step:,}/{self.total_steps:,} ({pace['progress/percent']:.0f} %)",
+            f"{pace['progress/tokens'] / 1e6:,.2f} M tokens, {pace['progress/epochs']:.2f} epochs",
+        ]
+        if "train/loss" in metrics:
+            parts.append(f"loss {metrics['train/loss']:.3f}")
+        if "val/loss" in metrics:
+            parts.append(
+                f"val {metrics['val/loss']:.3f} (perplexity {metrics['val/perplexity']:,.2f}, "
+                f"{metrics['val/bits_per_byte']:.4f} bits/byte)"
+            )
+        parts += [
+            f"{self._speed:,.0f} tokens/s, MFU {100 * pace['perf/mfu']:.0f} %, {pace['perf/memory_gb']:.2f} GB",
+            f"{clock_text(left)} left",
+        ]
+        return " · ".join(parts)
+
+    @rank_zero_only
+    def _say(self, line: str) -> None:
+        self._last_line = time.monotonic()
+        log.info("%s", line)
+
+    def _log(self, trainer: pl.Trainer, row: dict[str, float], step: int) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step=step)
+
+
+class Stopwatch:
+    """Steps per second of training time, validation left out; by the monotonic clock, because wall clocks jump."""
+
+    def __init__(self) -> None:
+        self._since, self._elapsed, self._step = time.monotonic(), 0.0, 0
+
+    def start(self, step: int) -> None:
+        """Begin a lap at ``step``."""
+        self._since, self._elapsed, self._step = time.monotonic(), 0.0, step
+
+    def pause(self) -> None:
+        """Stop counting time."""
+        self._elapsed += time.monotonic() - self._since
+
+    def resume(self) -> None:
+        """Count again."""
+        self._since = time.monotonic()
+
+    def lap(self, step: int) -> float:
+        """Steps per second since the last lap; begins the next one."""
+        elapsed = self._elapsed + time.monotonic() - self._since
+        speed = (step - self._step) / max(elapsed, 1e-9)
+        self.start(step)
+        return speed
+
+
+def peak_memory_bytes() -> int:
+    """Most memory held at once: of the GPU where there is one, of the process otherwise."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux, bytes on macOS
+
+
+def clock_text(seconds: float) -> str:
+    """``3:07`` or ``1:02:07``; ``?`` for what is not known yet."""
+    if math.isnan(seconds):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,80 @@
+"""Text that the model writes while it learns: at every validation, from fixed prompts with a fixed seed."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+
+from lumi.arch import Decoder
+from lumi.errors import ConfigError
+from lumi.generate import SamplingParams, generate
+from lumi.manifest import write_atomic
+from lumi.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+
+class Samples(pl.Callback):
+    """Writes ``samples/step_00000100.md``, shows the first sample, and sends a table to the loggers that take one.
+
+    Args:
+        prompts: what to continue; an empty prompt is the beginning of a document.
+        run_folder: of the run; the files go to its ``samples/``.
+        tokenizer: of the run.
+        decoder: the model that is trained.
+        sampling: how to choose tokens.
+    """
+
+    def __init__(
+        self,
+        *,
+        prompts: Sequence[str],
+        run_folder: Path,
+        tokenizer: Tokenizer,
+        decoder: Decoder,
+        sampling: SamplingParams,
+    ) -> None:
+        if not prompts:
+            raise ConfigError(
+                "callbacks.samples.prompts=[]", "needs at least one prompt", "or set callbacks.samples=null"
+            )
+        self.prompts, self.folder, self.tokenizer = list(prompts), run_folder / "samples", tokenizer
+        self.decoder, self.sampling = decoder, sampling
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Continue every prompt."""
+        if not trainer.is_global_zero:
+            return
+        step = trainer.global_step
+        texts = continue_prompts(self.decoder, self.tokenizer, self.prompts, self.sampling)
+        rows = list(zip(self.prompts, texts, strict=True))
+        body = "\n".join(
+            f"## {prompt or '(beginning of a document)'}\n\n{_quote(prompt + text)}\n" for prompt, text in rows
+        )
+        write_atomic(self.folder / f"step_{step:08d}.md", f"# Samples after step {step:,}\n\n{body}")
+        log.info("sample: %s", " ".join((rows[0][0] + rows[0][1]).split())[:300])
+        for logger in trainer.loggers:
+            _send(logger, rows, step)
+
+
+def continue_prompts(
+    decoder: Decoder, tokenizer: Tokenizer, prompts: Sequence[str], sampling: SamplingParams
+) -> list[str]:
+    """The model's continuation of each prompt, control tokens left out."""
+    encoded = [[tokenizer.bos_id, *tokenizer.encode(prompt)] for prompt in prompts]
+    return [tokenizer.decode(done.tokens) for done in generate(decoder, encoded, sampling, eos_id=tokenizer.eos_id)]
+
+
+def _quote(text: str) -> str:
+    return "\n".join(f"> {line}" for line in text.split("\n"))
+
+
+def _send(logger: Any, rows: list[tuple[str, str]], step: int) -> None:
+    if isinstance(logger, WandbLogger):
+        logger.log_table("samples", columns=["prompt", "continuation"], data=[list(row) for row in rows], step=step)
+    elif isinstance(logger, TensorBoardLogger):
+        text = "\n\n".join(f"**{prompt}**{continuation}" for prompt, continuation in rows)
+        logger.experiment.add_text("samples", text, step)

@@ -1,0 +1,135 @@
+"""Batches by their number: datasets without state, for loaders with any number of workers."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from lumi.batch import PackedBatch
+from lumi.data.mixture import Mixture
+from lumi.data.packed import PackedStream
+
+_ORDER_CHUNK = 8192
+"""Samples whose place is computed at once; one by one would cost more than reading them."""
+
+
+class TrainBatches(Dataset[PackedBatch]):
+    """Micro-batch ``m`` of one rank, as a pure function of ``m``.
+
+    The run is one sequence of samples. Micro-batch m of all ranks together is samples ``m * W * B … (m + 1) * W * B - 1``, and
+    rank r of W takes the r-th slice of it: ranks are disjoint, and the global order is the same for any W that keeps the
+    samples of an optimizer step.
+
+    Args:
+        streams: one for each source of the mixture.
+        mixture: the order.
+        batch_size: windows of a micro-batch on one rank, B.
+        n_batches: micro-batches of the whole run.
+        rank: of this process. world_size: of the run.
+    """
+
+    def __init__(
+        self,
+        streams: Sequence[PackedStream],
+        mixture: Mixture,
+        *,
+        batch_size: int,
+        n_batches: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.streams, self.mixture = streams, mixture
+        self.batch_size, self.n_batches = batch_size, n_batches
+        self.rank, self.world_size = rank, world_size
+        self._chunk, self._places = -1, (np.empty(0), np.empty(0))
+
+    def __len__(self) -> int:
+        return self.n_batches
+
+    def __getitem__(self, number: int) -> PackedBatch:
+        """Micro-batch ``number`` of this rank."""
+        first = (number * self.world_size + self.rank) * self.batch_size
+        places = [self._place(sample) for sample in range(first, first + self.batch_size)]
+        return _read(self.streams, np.array(places))
+
+    def _place(self, sample: int) -> tuple[int, int]:
+        chunk, index = divmod(sample, _ORDER_CHUNK)
+        if chunk != self._chunk:  # samples are read in order, so that one chunk at a time is enough
+            self._chunk, first = chunk, chunk * _ORDER_CHUNK
+            self._places = self.mixture.locate(np.arange(first, first + _ORDER_CHUNK))
+        source, window = self._places
+        return int(source[index]), int(window[index])
+
+
+class ValBatches(Dataset[PackedBatch]):
+    """Evenly spaced windows of each source's validation split; a batch holds one source.
+
+    Args:
+        streams: one for each source.
+        batch_size: windows in a batch.
+        max_windows: at most so many of each source; null takes all.
+        rank: of this process. world_size: ranks take turns by batch.
+    """
+
+    def __init__(
+        self,
+        streams: Sequence[PackedStream],
+        *,
+        batch_size: int,
+        max_windows: int | None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.streams = streams
+        batches = []
+        for source, stream in enumerate(streams):
+            n_windows = len(stream) if max_windows is None else min(max_windows, len(stream))
+            chosen = np.linspace(0, len(stream) - 1, n_windows).round().astype(np.int64)
+            for start in range(0, n_windows, batch_size):
+                windows = chosen[start : start + batch_size]
+                batches.append(np.stack((np.full_like(windows, source), windows), axis=1))
+        self._batches = batches[rank::world_size]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, number: int) -> PackedBatch:
+        """Batch ``number`` of this rank."""
+        return _read(self.streams, self._batches[number])
+
+
+class FromStep(Sampler[int]):
+    """Counts from where the run stands to its end.
+
+    Its length is that of the whole run even when it begins later: Lightning compares the two to know the last batch.
+    """
+
+    def __init__(self, start: int, total: int) -> None:
+        self.start, self.total = start, total
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.total))
+
+    def __len__(self) -> int:
+        return self.total
+
+
+def _read(streams: Sequence[PackedStream], places: np.ndarray) -> PackedBatch:
+    """Read windows at places (n, 2): source and window."""
+    source, window = places[:, 0], places[:, 1]
+    seq_len = streams[0].seq_len
+    tokens = np.empty((len(places), seq_len), dtype=np.int64)
+    doc_ids = np.empty((len(places), seq_len), dtype=np.int32)
+    loss_mask = np.empty((len(places), seq_len), dtype=bool)
+    for number in np.unique(source):
+        of_source = source == number
+        part = streams[number].windows(window[of_source])
+        tokens[of_source], doc_ids[of_source], loss_mask[of_source] = part["tokens"], part["doc_ids"], part["loss_mask"]
+    return {
+        "tokens": torch.from_numpy(tokens),
+        "doc_ids": torch.from_numpy(doc_ids),
+        "loss_mask": torch.from_numpy(loss_mask),
+        "source": torch.from_numpy(source.copy()),
+        "sample": torch.from_numpy(window.copy()),
+    }

@@ -1,0 +1,219 @@
+"""`PackedData`: one or many packed sources as a LightningDataModule."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from lumi.batch import PackedBatch
+from lumi.corpus import Source
+from lumi.data.loading import FromStep, TrainBatches, ValBatches
+from lumi.data.mixture import Mixture, Phase
+from lumi.data.pack import PackConfig
+from lumi.data.packed import PackedStream, check_enough
+from lumi.data.prepare import Locations, lacking, prepare
+from lumi.errors import ConfigError, did_you_mean
+from lumi.tokenizer import ExistingTokenizer, Tokenizer, TokenizerConfig
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunLength:
+    """How long the run is and where it stands; known only when the model's size is.
+
+    Attributes:
+        total_steps: optimizer steps.
+        accumulate: micro-batches of an optimizer step.
+        start_step: optimizer steps that are already done.
+    """
+
+    total_steps: int
+    accumulate: int
+    start_step: int = 0
+
+
+class PackedData(pl.LightningDataModule):
+    """Windows of packed text from a weighted mixture of sources.
+
+    Args:
+        name: of this choice of data; also names the tokenizer that is trained on it.
+        sources: where text comes from; each brings its name and weight, null is left out. What is not prepared yet is.
+        tokenizer: settings of the tokenizer, or of one that exists.
+        pack: settings of the packing.
+        root: folder of prepared data.
+        seq_len: tokens in a window; may change from run to run without packing again.
+        batch_size: windows of a micro-batch on one device.
+        seed: decides the order.
+        num_workers: processes that read. 0 is the fastest here: a batch is a slice of a memory map, cheaper than sending it.
+        train_windows: use only the first so many windows of each source, to see whether a model can learn them by heart;
+            null takes all.
+        val_windows: at most so many windows of each source at every validation, evenly spaced; null takes all.
+        phases: a curriculum, as ``[{until: 0.8, weights: {a: 1, b: 1}}, {until: 1.0, weights: …}]``, ``until`` being a share
+            of the run; null keeps the sources' own weights throughout.
+        full_check: hash all token shards at the start, a second per gigabyte; false compares sizes only.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        sources: Mapping[str, Source | None],
+        tokenizer: TokenizerConfig | ExistingTokenizer,
+        pack: PackConfig,
+        root: Path,
+        seq_len: int,
+        batch_size: int,
+        seed: int,
+        num_workers: int = 0,
+        train_windows: int | None = None,
+        val_windows: int | None = 256,
+        phases: Sequence[Mapping[str, Any]] | None = None,
+        full_check: bool = True,
+    ) -> None:
+        super().__init__()
+        for key, value in (("seq_len", seq_len - 1), ("batch_size", batch_size), ("num_workers", num_workers + 1)):
+            if value < 1:
+                raise ConfigError(f"data.{key}", "is too small")
+        self.name, self.seq_len, self.batch_size, self.seed = name, seq_len, batch_size, seed
+        present = [source for source in sources.values() if source is not None]
+        self.sources = {source.name: source for source in present}
+        if not present or len(self.sources) != len(present):
+            raise ConfigError(f"data.sources={[s.name for s in present]}", "at least one, each with a name of its own")
+        self.num_workers, self.full_check = num_workers, full_check
+        self.train_windows, self.val_windows = train_windows, val_windows
+        self.pack_config = pack
+        self.places = Locations(root=root, tokenizer=tokenizer)
+        self._phases = self._read_phases(phases)
+        self.length = RunLength(total_steps=0, accumulate=1)
+        self.train_streams: list[PackedStream] = []
+        self.val_streams: list[PackedStream] = []
+
+    @property
+    def source_names(self) -> list[str]:
+        """In the order of the batches' ``source`` numbers."""
+        return list(self.sources)
+
+    @property
+    def weights(self) -> list[float]:
+        """Shares of the sources, averaged over the phases, summing to one."""
+        shares = [0.0] * len(self.sources)
+        begin = 0.0
+        for until, weights in self._phases:
+            for number, weight in enumerate(weights):
+                shares[number] += (until - begin) * weight / sum(weights)
+            begin = until
+        return shares
+
+    @property
+    def n_tokens(self) -> int:
+        """Training tokens of all sources; one epoch."""
+        return sum(stream.n_tokens for stream in self.train_streams)
+
+    def example(self) -> PackedBatch:
+        """A batch like those of the run, to measure with."""
+        mixture = self.mixture(self.batch_size)
+        return TrainBatches(self.train_streams, mixture, batch_size=self.batch_size, n_batches=1)[0]
+
+    def prepare_data(self) -> None:
+        """Prepare what is not there yet; Lightning calls this on one process only."""
+        missing = lacking(self.sources, self.places)
+        if missing:
+            log.info("not prepared yet: %s; preparing it now", ", ".join(map(str, missing)))
+        prepare(self.sources, self.places, self.pack_config)
+
+    def setup(self, stage: str = "fit") -> None:
+        """Open and verify the packed data."""
+        if self.train_streams:
+            return
+        self.tokenizer = Tokenizer.load(self.places.tokenizer_folder)
+        for name in self.sources:
+            folder = self.places.packed(name)
+            train = PackedStream(folder, "train", self.seq_len, self.tokenizer.sha256, full_check=self.full_check)
+            val = PackedStream(
+                folder, "val", self.seq_len, self.tokenizer.sha256, full_check=False
+            )  # verified just now
+            check_enough(train, self.batch_size)
+            self.train_streams.append(train)
+            self.val_streams.append(val)
+
+    def fingerprints(self) -> dict[str, str]:
+        """Of each packed source: what must not change when a run is resumed."""
+        return {
+            name: stream.manifest.fingerprint for name, stream in zip(self.sources, self.train_streams, strict=True)
+        }
+
+    def mixture(self, samples_per_step: int) -> Mixture:
+        """The order of the whole run; phases begin at optimizer steps."""
+        phases, begin = [], 0.0
+        for until, weights in self._phases:
+            first_step = round(begin * self.length.total_steps)
+            phases.append(Phase(first_sample=first_step * samples_per_step, weights=weights))
+            begin = until
+        sizes = [min(stream.n_whole, self.train_windows or stream.n_whole) for stream in self.train_streams]
+        return Mixture(sizes=sizes, phases=phases, seed=self.seed)
+
+    def train_dataloader(self) -> DataLoader[PackedBatch]:
+        """From where the run stands to its end, as one Lightning epoch."""
+        rank, world_size = self._rank()
+        length = self.length
+        total = length.total_steps * length.accumulate
+        batches = TrainBatches(
+            self.train_streams,
+            self.mixture(self.batch_size * length.accumulate * world_size),
+            batch_size=self.batch_size,
+            n_batches=total,
+            rank=rank,
+            world_size=world_size,
+        )
+        return self._loader(batches, FromStep(length.start_step * length.accumulate, total))
+
+    def val_dataloader(self) -> DataLoader[PackedBatch]:
+        """The validation windows of all sources."""
+        rank, world_size = self._rank()
+        batches = ValBatches(
+            self.val_streams,
+            batch_size=self.batch_size,
+            max_windows=self.val_windows,
+            rank=rank,
+            world_size=world_size,
+        )
+        return self._loader(batches, FromStep(0, len(batches)))
+
+    def _loader(self, batches: TrainBatches | ValBatches, sampler: FromStep) -> DataLoader[PackedBatch]:
+        return DataLoader(
+            batches,
+            batch_size=None,  # an item is a whole batch
+            sampler=sampler,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            # A loader draws a seed for its workers: from a generator of its own, or it would disturb the run's.
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def _rank(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _read_phases(self, phases: Sequence[Mapping[str, Any]] | None) -> list[tuple[float, list[float]]]:
+        """As (end as a share of the run, weight of each source)."""
+        if phases is None:
+            return [(1.0, [source.weight for source in self.sources.values()])]
+        result, begin = [], 0.0
+        for number, phase in enumerate(phases):
+            key = f"data.phases[{number}]"
+            until, weights = phase.get("until"), phase.get("weights", {})
+            if not isinstance(until, int | float) or not begin < until <= 1.0:
+                raise ConfigError(f"{key}.until={until}", f"must be a share of the run above {begin} and at most 1")
+            for name in weights:
+                if name not in self.sources:
+                    raise ConfigError(f"{key}.weights.{name}", "is not a source", did_you_mean(name, self.sources))
+            result.append((float(until), [float(weights.get(name, 0.0)) for name in self.sources]))
+            begin = float(until)
+        if begin != 1.0:
+            raise ConfigError(f"data.phases[-1].until={begin}", "the last phase must end at 1.0")
+        return result

@@ -1,0 +1,148 @@
+"""What a run will take, before it begins: length, parameters, operations, memory, time."""
+
+import dataclasses
+import logging
+import math
+import time
+
+import torch
+
+from lumi.arch import Decoder, DecoderConfig, next_token_loss
+from lumi.batch import PackedBatch
+from lumi.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+CHINCHILLA = 20
+"""Training tokens per parameter at which compute is spent best (arXiv:2203.15556)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How long to train: give one of the first three, or none for a share of the compute-optimal length.
+
+    Attributes:
+        steps: optimizer steps.
+        tokens: tokens read; rounded up to whole steps.
+        epochs: passes over the training tokens of all sources together.
+        tokens_per_parameter: used when none of these is given.
+    """
+
+    steps: int | None = None
+    tokens: int | None = None
+    epochs: float | None = None
+    tokens_per_parameter: float = CHINCHILLA
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError when more than one is given, or one is not positive."""
+        given = {name: getattr(self, name) for name in ("steps", "tokens", "epochs") if getattr(self, name) is not None}
+        if len(given) > 1:
+            listed = ", ".join(f"budget.{name}={value}" for name, value in given.items())
+            raise ConfigError(listed, "at most one may be set", "set the others to null")
+        for name, value in {**given, "tokens_per_parameter": self.tokens_per_parameter}.items():
+            if value <= 0:
+                raise ConfigError(f"budget.{name}={value}", "must be above 0")
+
+    def total_steps(self, *, tokens_per_step: int, epoch_tokens: int, n_params: int) -> int:
+        """Optimizer steps of the run, at least one."""
+        if self.steps is not None:
+            return self.steps
+        if self.tokens is not None:
+            tokens = float(self.tokens)
+        elif self.epochs is not None:
+            tokens = self.epochs * epoch_tokens
+        else:
+            tokens = self.tokens_per_parameter * n_params
+        return max(1, math.ceil(tokens / tokens_per_step))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The figures of a run, as printed before it and kept in its folder.
+
+    Attributes:
+        parameters: all, a tied matrix once. non_embedding: without embedding and head.
+        flops_per_token: forward and backward.
+        optimal_tokens: 20 for each parameter.
+        total_steps, tokens_per_step, epochs: length of the run.
+        memory_bytes: weights, gradients, optimizer state and activations, estimated.
+        seconds: expected training time, from a short measurement; None if it was not measured.
+        peak_flops: of this device on a large matrix product, measured.
+    """
+
+    parameters: int
+    non_embedding: int
+    flops_per_token: int
+    optimal_tokens: int
+    total_steps: int
+    tokens_per_step: int
+    epochs: float
+    memory_bytes: int
+    peak_flops: float
+    seconds: float | None = None
+
+    def lines(self) -> list[str]:
+        """For people."""
+        tokens = self.total_steps * self.tokens_per_step
+        share = 100 * tokens / self.optimal_tokens
+        lines = [
+            f"parameters      {self.parameters:,} ({self.non_embedding:,} without embeddings)",
+            f"operations      {self.flops_per_token / 1e6:,.1f} MFLOP per token, "
+            f"{self.flops_per_token * tokens:.2e} in all; this device reaches {self.peak_flops / 1e9:,.0f} GFLOP/s",
+            f"memory          about {self.memory_bytes / 1e9:.2f} GB for weights, gradients, optimizer and activations",
+            f"length          {self.total_steps:,} steps of {self.tokens_per_step:,} tokens = {tokens / 1e6:,.2f} M tokens, "
+            f"{self.epochs:.2f} epochs",
+            f"compute-optimal {self.optimal_tokens / 1e6:,.1f} M tokens (20 per parameter); this run has {share:.0f} % of that",
+        ]
+        if self.seconds is not None:
+            minutes = self.seconds / 60
+            text = f"{minutes:.1f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+            lines.append(
+                f"expected time   {text} of training ({tokens / self.seconds:,.0f} tokens/s in a short measurement)"
+            )
+        return lines
+
+
+def estimate_memory(config: DecoderConfig, *, batch_size: int, seq_len: int, half: bool) -> int:
+    """Bytes that training takes: float32 weights, gradients and two moments, plus what the backward pass needs.
+
+    Per token and block it keeps some 10 vectors of the model's width and 3 of the feed-forward's (one input of each block
+    only with checkpointed activations), and of the loss one gradient of the last hidden state.
+    """
+    size = 2 if half else 4
+    per_block = config.d_model if config.checkpoint_activations else 10 * config.d_model + 3 * config.d_ff
+    activations = batch_size * seq_len * (config.n_layers * per_block + 4 * config.d_model) * size
+    return 16 * config.n_params() + activations
+
+
+def measure_peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of a large matrix product on this device: what MFU is relative to."""
+    size = 4096 if device.type == "cuda" else 1024
+    left = torch.randn(size, size, device=device, dtype=dtype)
+    times = []
+    for _ in range(6):
+        begin = time.perf_counter()
+        torch.mm(left, left)
+        _wait(device)
+        times.append(time.perf_counter() - begin)
+    return 2 * size**3 / min(times[1:])
+
+
+def measure_micro_batch(decoder: Decoder, batch: PackedBatch, *, repeats: int = 3) -> float:
+    """Seconds of one forward and backward pass; the gradients are thrown away and no weight changes."""
+    device = decoder.lm_weight.device
+    tokens, doc_ids, mask = (batch[key].to(device) for key in ("tokens", "doc_ids", "loss_mask"))
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        nll, targets = next_token_loss(decoder(tokens, doc_ids), decoder.lm_weight, tokens, mask)
+        (nll / targets).backward()
+        _wait(device)
+        times.append(time.perf_counter() - begin)
+    decoder.zero_grad(set_to_none=True)
+    return min(times)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,354 @@
+"""A training run from its config: check, prepare, build in a fixed order, fit, report.
+
+`train` is what ``train.py`` calls. The run lives in one folder:
+
+    runs/<name>/
+      config.yaml      the resolved config           run.json      its state, for resuming and for the tools
+      metrics.csv      every logged row              samples/      text written at each validation
+      checkpoints/     step_00001000.ckpt/ …         tensorboard/, wandb/   when those loggers are on
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import logging
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+import lumi
+from lumi.arch import Decoder, DecoderConfig
+from lumi.callbacks import FolderCheckpointIO, MetricsCsv, RunFacts, newest_checkpoint
+from lumi.config import build, check_keys, collect, differences, resolve
+from lumi.data import PackedData, RunLength
+from lumi.errors import CheckpointError, ConfigError, DataError
+from lumi.lock import folder_lock
+from lumi.manifest import fingerprint, read_manifest, write_atomic
+from lumi.plan import Budget, Plan, estimate_memory, measure_micro_batch, measure_peak_flops
+from lumi.stage.base import Sources
+from lumi.trainer import TrainerConfig
+
+log = logging.getLogger(__name__)
+
+Settings = dict[str, Any]
+
+ROOT_KEYS = (
+    "name", "seed", "resume", "budget", "paths", "source", "pack", "tokenizer", "arch", "data", "optim", "trainer",
+    "callbacks", "logger", "stage",
+)  # fmt: skip
+"""Everything that ``conf/train.yaml`` may hold."""
+
+_FREE = ("name", "resume", "paths", "callbacks", "logger", "source")
+"""Keys that may differ when a run is continued: none of them changes a number."""
+
+
+def train(cfg: DictConfig) -> dict[str, float]:
+    """Train, or continue training, the run that the config describes.
+
+    Returns:
+        The last value of every metric.
+
+    Raises:
+        LumiError: whatever is the user's to fix, before any work where that is possible.
+    """
+    settings = resolve(cfg)
+    check(settings)
+    folder = run_folder(settings)
+    with folder_lock(folder):
+        start = _starting_point(settings, folder)
+        if start == "finished":
+            log.info("%s is finished; nothing to do (name=… or other settings make another run)", folder)
+            return _read_state(folder)["metrics"]
+        return _Run(settings, folder, start).execute()
+
+
+def check(settings: Settings) -> None:
+    """Every rule that can be checked before any file is read or written.
+
+    Raises:
+        ConfigError: with all violations.
+    """
+    check_keys(settings, ROOT_KEYS)
+    collect(
+        lambda: build(settings["arch"], "arch", vocab_size=settings["tokenizer"].get("vocab_size", 1)),
+        lambda: build(settings["optim"], "optim"),
+        lambda: build(settings["budget"], "budget"),
+        lambda: build(settings["trainer"], "trainer"),
+        lambda: build(settings["data"], "data", **_data_arguments(settings)),
+        lambda: _check_lengths(settings),
+    )
+
+
+def run_folder(settings: Settings) -> Path:
+    """``runs/<name>``; without a name, one that equal settings share, so that the same command continues the same run."""
+    stage = settings["stage"]["_target_"].rpartition(".")[2].lower()
+    name = settings["name"] or f"{stage}-{settings['data']['name']}-{fingerprint(_decisive(settings))[:8]}"
+    return Path(settings["paths"]["runs"]) / name
+
+
+def _check_lengths(settings: Settings) -> None:
+    seq_len, longest = settings["data"].get("seq_len"), settings["arch"].get("max_seq_len")
+    if isinstance(seq_len, int) and isinstance(longest, int) and seq_len > longest:
+        raise ConfigError(f"data.seq_len={seq_len}", f"must be at most arch.max_seq_len={longest}")
+
+
+def _decisive(settings: Settings) -> Settings:
+    """The settings that decide the numbers of a run."""
+    return {key: value for key, value in settings.items() if key not in _FREE}
+
+
+def _data_arguments(settings: Settings) -> dict[str, Any]:
+    return {
+        "tokenizer": build(settings["tokenizer"], "tokenizer"),
+        "pack": build(settings["pack"], "pack"),
+        "root": Path(settings["paths"]["data"]),
+        "seed": settings["seed"],
+    }
+
+
+def _starting_point(settings: Settings, folder: Path) -> Path | str | None:
+    """A checkpoint to continue from, ``finished``, or None for the beginning."""
+    resume = settings["resume"]
+    if resume not in ("auto", "never"):
+        return _given_checkpoint(Path(resume))
+    if not (folder / "run.json").exists():
+        return None
+    if resume == "never":
+        raise ConfigError(
+            f"{folder} exists", "resume=never does not continue a run", "name=… starts another, or remove it"
+        )
+    state = _read_state(folder)
+    changed = differences(_decisive(state["settings"]), _decisive(settings))
+    if changed:
+        raise ConfigError(
+            f"{folder} was begun with other settings ({'; '.join(changed)})",
+            "a run keeps its settings",
+            "name=… starts another run",
+        )
+    if state["status"] == "finished":
+        return "finished"
+    return newest_checkpoint(folder / "checkpoints")
+
+
+def _given_checkpoint(path: Path) -> Path:
+    if (path / "checkpoints").is_dir():
+        path = path / "checkpoints"
+    if path.name == "checkpoints":
+        newest = newest_checkpoint(path)
+        if newest is None:
+            raise CheckpointError(f"resume={path}", "holds no checkpoint")
+        return newest
+    if not path.is_dir():
+        raise CheckpointError(f"resume={path}", "is not a checkpoint or a run", "give auto, never, or a folder")
+    return path
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    path = folder / "run.json"
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        raise CheckpointError(f"{path}", "is not readable", "the run cannot be continued: use name=…") from None
+
+
+class _Run:
+    """One run between its folder's lock and its last row of metrics; `execute` reads from top to bottom."""
+
+    def __init__(self, settings: Settings, folder: Path, start: Path | str | None) -> None:
+        self.settings, self.folder = settings, folder
+        self.start = start if isinstance(start, Path) else None
+        self.start_step = read_manifest(self.start, kind="checkpoint").info["step"] if self.start else 0
+        self.trainer_config: TrainerConfig = build(settings["trainer"], "trainer")
+        self.budget: Budget = build(settings["budget"], "budget")
+
+    def execute(self) -> dict[str, float]:
+        """Prepare, build, fit."""
+        self.trainer_config.prepare_process()
+        pl.seed_everything(self.settings["seed"], workers=True, verbose=False)
+        self.data: PackedData = build(self.settings["data"], "data", **_data_arguments(self.settings))
+        self.data.prepare_data()
+        self.data.setup()
+        config: DecoderConfig = build(self.settings["arch"], "arch", vocab_size=self.data.tokenizer.vocab_size)
+        self.decoder = Decoder(config)
+        self.plan = self._plan(config)
+        self.data.length = RunLength(
+            total_steps=self.plan.total_steps, accumulate=self.trainer_config.accumulate, start_step=self.start_step
+        )
+        self._check_same_data()
+        self._announce()
+        self._save_state("running", {})
+        trainer, stage = self._trainer(config), self._stage()
+        with logging_redirect_tqdm([logging.getLogger()]):
+            trainer.fit(stage, datamodule=self.data, ckpt_path=str(self.start) if self.start else None)
+            if self.plan.total_steps % self.val_every_steps:
+                trainer.validate(stage, datamodule=self.data, verbose=False)  # the last step, too, has its figures
+        metrics = {**stage.step_metrics, **stage.val_metrics}
+        self._save_state("finished", metrics)
+        return metrics
+
+    @property
+    def val_every_steps(self) -> int:
+        """Ten validations a run, unless the config says otherwise."""
+        return self.trainer_config.val_every_steps or max(1, self.plan.total_steps // 10)
+
+    def _plan(self, config: DecoderConfig) -> Plan:
+        """Length from the budget, and what it will take on this device."""
+        setup, data = self.trainer_config, self.data
+        device, half = setup.device(), setup.resolved_precision() != "32-true"
+        tokens_per_step = data.batch_size * (data.seq_len - 1) * setup.accumulate * setup.world_size
+        total_steps = self.budget.total_steps(
+            tokens_per_step=tokens_per_step, epoch_tokens=data.n_tokens, n_params=config.n_params()
+        )
+        self.decoder.to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            seconds = measure_micro_batch(self.decoder, data.example())
+        return Plan(
+            parameters=config.n_params(),
+            non_embedding=config.n_params(embedding=False),
+            flops_per_token=config.flops_per_token(data.seq_len),
+            optimal_tokens=round(self.budget.tokens_per_parameter * config.n_params()),
+            total_steps=total_steps,
+            tokens_per_step=tokens_per_step,
+            epochs=total_steps * tokens_per_step / data.n_tokens,
+            memory_bytes=estimate_memory(config, batch_size=data.batch_size, seq_len=data.seq_len, half=half),
+            peak_flops=measure_peak_flops(device, torch.bfloat16 if half else torch.float32) * setup.world_size,
+            seconds=seconds * setup.accumulate * (total_steps - self.start_step),
+        )
+
+    def _stage(self) -> Any:
+        data = self.data
+        sources = Sources(
+            names=data.source_names,
+            weights=data.weights,
+            token_bytes=torch.from_numpy(data.tokenizer.token_bytes()),
+        )
+        return build(
+            self.settings["stage"],
+            "stage",
+            decoder=self.decoder,
+            recipe=build(self.settings["optim"], "optim"),
+            sources=sources,
+            total_steps=self.plan.total_steps,
+            accumulate=self.trainer_config.accumulate,
+            seed=self.settings["seed"],
+        )
+
+    def _trainer(self, config: DecoderConfig) -> pl.Trainer:
+        setup = self.trainer_config
+        if setup.compile:
+            for block in self.decoder.model.layers:
+                block.compile()
+        return pl.Trainer(
+            **setup.lightning_arguments(),
+            max_steps=self.plan.total_steps,
+            val_check_interval=self.val_every_steps * setup.accumulate,
+            logger=[MetricsCsv(self.folder / "metrics.csv", self.start_step), *self._loggers()],
+            callbacks=self._callbacks(),
+            plugins=[FolderCheckpointIO(self._facts(config))],
+            default_root_dir=self.folder,
+        )
+
+    def _loggers(self) -> list[Any]:
+        nodes = self.settings["logger"] or {}
+        return [
+            build(node, f"logger.{name}", folder=self.folder, run_id=self._run_id())
+            for name, node in nodes.items()
+            if node
+        ]
+
+    def _callbacks(self) -> list[pl.Callback]:
+        data, plan = self.data, self.plan
+        offered = {
+            "run_folder": self.folder,
+            "total_steps": plan.total_steps,
+            "val_every_steps": self.val_every_steps,
+            "tokens_per_step": plan.tokens_per_step,
+            "epoch_tokens": data.n_tokens,
+            "flops_per_token": plan.flops_per_token,
+            "peak_flops": plan.peak_flops,
+            "sources": data.source_names,
+            "tokenizer": data.tokenizer,
+            "decoder": self.decoder,
+        }
+        nodes = self.settings["callbacks"] or {}
+        return [build(node, f"callbacks.{name}", **offered) for name, node in nodes.items() if node]
+
+    def _facts(self, config: DecoderConfig) -> RunFacts:
+        tokenizer = self.data.tokenizer
+        return RunFacts(
+            decoder=config,
+            tokenizer=tokenizer.model_bytes,
+            tokenizer_sha256=tokenizer.sha256,
+            facts={
+                "name": self.folder.name,
+                "settings": self.settings,
+                "data": self.data.fingerprints(),
+                "packed": {name: str(self.data.places.packed(name)) for name in self.data.source_names},
+                "tokenizer_sha256": tokenizer.sha256,
+                "tokens_per_step": self.plan.tokens_per_step,
+                "weights": dict(zip(self.data.source_names, self.data.weights, strict=True)),
+                "versions": versions(),
+                "threads": torch.get_num_threads(),
+            },
+        )
+
+    def _check_same_data(self) -> None:
+        """A run continues on the data it was begun with, or not at all."""
+        if self.start is None:
+            return
+        before = json.loads((self.start / "run.json").read_bytes())
+        if before["data"] != self.data.fingerprints():
+            changed = ", ".join(sorted(k for k, v in before["data"].items() if self.data.fingerprints().get(k) != v))
+            raise DataError(
+                f"{self.start}", f"was trained on other packed data ({changed})", "prepare the same data again"
+            )
+        if before["threads"] != torch.get_num_threads():
+            log.warning(
+                "%d threads instead of %d: the last bits of float sums will differ",
+                torch.get_num_threads(),
+                before["threads"],
+            )
+        changed = differences(before["versions"], versions())
+        if changed:
+            log.warning("versions changed since the checkpoint (%s): the last bits may differ", "; ".join(changed))
+
+    def _announce(self) -> None:
+        log.info("run             %s", self.folder)
+        for line in self.plan.lines():
+            log.info("%s", line)
+        if self.start:
+            log.info("resuming        from step %d (%s)", self.start_step, self.start)
+
+    def _run_id(self) -> str:
+        """The same for a run however often it is resumed, another one for another folder."""
+        return fingerprint([str(self.folder.resolve()), _decisive(self.settings)])[:12]
+
+    def _save_state(self, status: str, metrics: dict[str, float]) -> None:
+        state = {
+            "status": status,
+            "settings": self.settings,
+            "run_id": self._run_id(),
+            "metrics": metrics,
+            "plan": dataclasses.asdict(self.plan),
+            "updated": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
+        write_atomic(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.settings)))
+        write_atomic(self.folder / "run.json", json.dumps(state, indent=2) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Of everything whose change may change the last bits."""
+    return {
+        "lumi": lumi.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "pytorch-lightning": importlib.metadata.version("pytorch-lightning"),
+        "numpy": np.__version__,
+    }

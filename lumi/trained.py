@@ -1,0 +1,73 @@
+"""A trained model from its run or checkpoint, verified from the first byte."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from lumi.arch import Decoder
+from lumi.arch.weights import load_decoder
+from lumi.callbacks import newest_checkpoint
+from lumi.errors import CheckpointError, TokenizerMismatch
+from lumi.manifest import verify
+from lumi.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A model with everything that belongs to it.
+
+    Attributes:
+        decoder: on the CPU, in evaluation mode.
+        tokenizer: the one it was trained with.
+        checkpoint: folder that it was read from.
+        run: folder of its run, when the checkpoint still lies in one.
+        facts: what the run wrote about itself (`lumi.callbacks.RunFacts`), plain JSON.
+    """
+
+    decoder: Decoder
+    tokenizer: Tokenizer
+    checkpoint: Path
+    run: Path | None
+    facts: dict[str, Any]
+
+
+def load_trained(path: Path) -> Trained:
+    """Read a run's newest checkpoint, or a checkpoint.
+
+    Raises:
+        CheckpointError: there is none, or its bytes are not what its manifest says.
+        TokenizerMismatch: it holds another tokenizer than it was trained with.
+    """
+    checkpoint = _find(path)
+    manifest = verify(checkpoint, kind="checkpoint")
+    tokenizer = Tokenizer.from_bytes((checkpoint / "tokenizer.model").read_bytes())
+    if tokenizer.sha256 != manifest.parents.get("tokenizer"):
+        raise TokenizerMismatch(
+            f"{checkpoint} holds tokenizer {tokenizer.sha256[:12]}…",
+            f"it was trained with {manifest.parents.get('tokenizer', 'none')[:12]}…",
+            "take the checkpoint from where it was made",
+        )
+    run = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else None
+    return Trained(
+        decoder=load_decoder(checkpoint).eval(),
+        tokenizer=tokenizer,
+        checkpoint=checkpoint,
+        run=run if run is not None and (run / "run.json").exists() else None,
+        facts=json.loads((checkpoint / "run.json").read_bytes()),
+    )
+
+
+def _find(path: Path) -> Path:
+    if (path / "decoder.json").exists():
+        return path
+    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    newest = newest_checkpoint(folder, quarantine=False) if folder.is_dir() else None
+    if newest is None:
+        siblings = sorted(str(p.parent) for p in path.parent.glob("*/checkpoints")) if path.parent.is_dir() else []
+        raise CheckpointError(
+            f"model={path}",
+            "is not a run or a checkpoint",
+            f"there are {', '.join(siblings)}" if siblings else "train one: python train.py",
+        )
+    return newest

@@ -1,0 +1,95 @@
+"""How Lightning is to run: device, precision, accumulation, intervals (``trainer=auto|cpu|ddp``)."""
+
+import dataclasses
+from typing import Any, Literal
+
+import torch
+
+from lumi.errors import ConfigError
+
+Precision = Literal["auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """The part of a run that depends on the machine.
+
+    Attributes:
+        accelerator: auto, cpu, cuda…, as Lightning names them.
+        devices: on each node.
+        num_nodes: machines.
+        strategy: auto, ddp…, as Lightning names them.
+        precision: ``auto`` is bf16-mixed on a GPU that has it, 16-mixed on one that has not, float32 on a CPU (where bf16 is
+            slower without matrix units).
+        accumulate: micro-batches of an optimizer step.
+        val_every_steps: optimizer steps between validations; null makes ten in a run.
+        compile: torch.compile for the blocks; pays on a GPU, and on a CPU for runs longer than some minutes.
+        threads: of the CPU; null leaves it to PyTorch. Results are equal bit for bit only with an equal number.
+        deterministic: refuse kernels whose result depends on timing (a GPU has some).
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: Precision = "auto"
+    accumulate: int = 1
+    val_every_steps: int | None = None
+    compile: bool = False
+    threads: int | None = None
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError when a count is below 1."""
+        for key in ("devices", "num_nodes", "accumulate", "val_every_steps", "threads"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise ConfigError(f"trainer.{key}={value}", "must be at least 1")
+
+    @property
+    def world_size(self) -> int:
+        """Ranks."""
+        return self.devices * self.num_nodes
+
+    def device(self) -> torch.device:
+        """Where this process computes, before Lightning has set anything up."""
+        use_cuda = self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        return torch.device("cuda" if use_cuda else "cpu")
+
+    def resolved_precision(self) -> str:
+        """``precision`` with ``auto`` decided."""
+        if self.precision != "auto":
+            return self.precision
+        if self.device().type != "cuda":
+            return "32-true"
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+
+    def prepare_process(self) -> None:
+        """Settings of PyTorch that hold for the whole process."""
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        if self.device().type == "cuda":
+            torch.set_float32_matmul_precision("high")
+
+    def lightning_arguments(self) -> dict[str, Any]:
+        """What `pytorch_lightning.Trainer` is given in every run.
+
+        One Lightning epoch is the whole run and the sampler is ours: its own epochs and samplers resume wrongly.
+        """
+        return {
+            "accelerator": self.accelerator,
+            "devices": self.devices,
+            "num_nodes": self.num_nodes,
+            "strategy": self.strategy,
+            "precision": self.resolved_precision(),
+            "accumulate_grad_batches": self.accumulate,
+            "deterministic": self.deterministic or None,
+            "max_epochs": -1,
+            "check_val_every_n_epoch": None,
+            "num_sanity_val_steps": 0,
+            "use_distributed_sampler": False,
+            "gradient_clip_val": 1.0,  # only so that the stage is asked; it clips by the recipe
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+        }
