@@ -14,6 +14,7 @@ from lumi import cli
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+@cli.job
 def main(cfg: DictConfig) -> None:
     """Compose, then evaluate."""
     from lumi.evaluate import evaluate  # late: --help should not wait for torch

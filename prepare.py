@@ -15,6 +15,7 @@ from lumi import cli
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="prepare")
+@cli.job
 def main(cfg: DictConfig) -> None:
     """Compose, then prepare."""
     from lumi.prepare import prepare  # late: --help should not wait

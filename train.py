@@ -17,6 +17,7 @@ from lumi import cli
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@cli.job
 def main(cfg: DictConfig) -> None:
     """Compose, then train."""
     from lumi.run import train  # late: --help should not wait for torch

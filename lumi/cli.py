@@ -3,14 +3,21 @@
 0 done · 2 config · 3 data or artefact · 4 locked · 5 disk or memory · 6 numeric · 130/143 stopped by a signal, resumable.
 """
 
+import functools
 import logging
 import os
 import re
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lumi.errors import ConfigError, LumiError, did_you_mean
@@ -33,6 +40,25 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
+def job(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """Goes below ``@hydra.main``: an error of a single job ends the process before Hydra adds lines of its own.
+
+    In a multirun it is left to Hydra, which notes it and goes on with the next job.
+    """
+
+    @functools.wraps(function)
+    def guarded(cfg: DictConfig) -> None:
+        try:
+            function(cfg)
+        except LumiError as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                log.error("%s", error)
+                raise
+            _stop(error)
+
+    return guarded
+
+
 def start_logging() -> None:
     """Lumi's own messages plainly on stderr; other packages only when something is wrong."""
     handler = logging.StreamHandler()
@@ -41,8 +67,6 @@ def start_logging() -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("lumi").setLevel(logging.INFO)
-    for package in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(package).setLevel(logging.WARNING)
     # Each of these says nothing that a user of Lumi could or should act on.
     for message in (
         r".*does not have many workers.*",
@@ -62,18 +86,28 @@ def explain(error: Exception) -> ConfigError:
         group, _, option = missing[1].rpartition("/")
         options = [line.strip() for line in missing[3].splitlines() if line.strip()]
         return ConfigError(f"{group}={option}", "there is no such option", did_you_mean(option, options))
-    unknown = re.search(r"Could not override '([^']+)'", text)
+    unknown = re.search(r"Could not override '([^'@]+)[@']", text) or re.search(r"Could not override ([\w/.]+)", text)
     if unknown:
-        known = re.findall(r"Key '([^']+)' is not in struct", text)
-        return ConfigError(
-            unknown[1], f"is not a setting{f' ({known[0]} is unknown there)' if known else ''}", "see --cfg job"
-        )
-    no_match = re.search(r"No match in the defaults list[^']*'([^']+)'", text) or re.search(
-        r"Could not override '?([\w/.@]+)", text
-    )
-    if no_match:
-        return ConfigError(no_match[1], "is not a group or a setting", "see --help")
+        parent, _, name = unknown[1].rpartition(".")
+        siblings = _keys(parent, unknown[1])
+        if not siblings:  # the mistake is further up
+            name, siblings = unknown[1].split(".")[0], _keys("", unknown[1])
+        return ConfigError(unknown[1], "is not a setting", did_you_mean(name, siblings))
     return ConfigError(text.strip().replace("\n", " "))
+
+
+def _keys(parent: str, without: str) -> list[str]:
+    """Keys at a place of the config as it would be without the setting that does not exist."""
+    script = Path(sys.argv[0])
+    overrides = [word for word in sys.argv[1:] if "=" in word and not word.lstrip("+~").startswith(without)]
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(script.resolve().parent / "conf"), version_base="1.3"):
+            cfg = compose(script.stem, overrides)
+            found = OmegaConf.select(cfg, parent) if parent else cfg
+    except (HydraException, OmegaConfBaseException):
+        return []  # more than one thing is wrong; the first is named
+    return [str(key) for key in found] if isinstance(found, DictConfig) else []
 
 
 def _stop(error: LumiError) -> None:

@@ -90,4 +90,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``did you mean 'n_layers'?`` or, when nothing is near, the list of what is known."""
     known = sorted(known)
     near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"known: {', '.join(known)}" if known else "--cfg job shows all settings"

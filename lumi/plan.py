@@ -89,14 +89,13 @@ class Plan:
             f"parameters      {self.parameters:,} ({self.non_embedding:,} without embeddings)",
             f"operations      {self.flops_per_token / 1e6:,.1f} MFLOP per token, "
             f"{self.flops_per_token * tokens:.2e} in all; this device reaches {self.peak_flops / 1e9:,.0f} GFLOP/s",
-            f"memory          about {self.memory_bytes / 1e9:.2f} GB for weights, gradients, optimizer and activations",
+            f"memory          about {_size_text(self.memory_bytes)} for weights, gradients, optimizer and activations",
             f"length          {self.total_steps:,} steps of {self.tokens_per_step:,} tokens = {tokens / 1e6:,.2f} M tokens, "
             f"{self.epochs:.2f} epochs",
             f"compute-optimal {self.optimal_tokens / 1e6:,.1f} M tokens (20 per parameter); this run has {share:.0f} % of that",
         ]
         if self.seconds is not None:
-            minutes = self.seconds / 60
-            text = f"{minutes:.1f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+            text = _time_text(self.seconds)
             lines.append(
                 f"expected time   {text} of training ({tokens / self.seconds:,.0f} tokens/s in a short measurement)"
             )
@@ -141,6 +140,17 @@ def measure_micro_batch(decoder: Decoder, batch: PackedBatch, *, repeats: int = 
         times.append(time.perf_counter() - begin)
     decoder.zero_grad(set_to_none=True)
     return min(times)
+
+
+def _size_text(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
+
+
+def _time_text(seconds: float) -> str:
+    for unit, length in (("seconds", 1), ("minutes", 60), ("hours", 3600)):
+        if seconds < 120 * length:
+            return f"{seconds / length:.{0 if length == 1 else 1}f} {unit}"
+    return f"{seconds / 86400:.1f} days"
 
 
 def _wait(device: torch.device) -> None:

@@ -1,6 +1,7 @@
 """How Lightning is to run: device, precision, accumulation, intervals (``trainer=auto|cpu|ddp``)."""
 
 import dataclasses
+import logging
 from typing import Any, Literal
 
 import torch
@@ -65,7 +66,9 @@ class TrainerConfig:
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
 
     def prepare_process(self) -> None:
-        """Settings of PyTorch that hold for the whole process."""
+        """Settings of PyTorch and Lightning that hold for the whole process."""
+        for package in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric"):
+            logging.getLogger(package).setLevel(logging.WARNING)  # importing it has set INFO: banners and tips
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         if self.device().type == "cuda":

@@ -28,6 +28,9 @@ def next_token_loss(hidden: Tensor, weight: Tensor, tokens: Tensor, loss_mask: T
         The sum in nats (scalar float32, differentiable once) and the number of targets (scalar int64). The mean is left to
         the caller, who may have to add up micro-batches and ranks first.
     """
+    if not torch.is_grad_enabled():
+        # A custom function is told that a parameter wants a gradient even here, and would make one for nothing.
+        hidden, weight = hidden.detach(), weight.detach()
     rows, targets = _shift(hidden, tokens, loss_mask)
     nll: Tensor = _ChunkedCrossEntropy.apply(rows, weight, targets)[0]
     return nll, torch.tensor(targets.numel(), device=nll.device)
@@ -37,9 +40,9 @@ def next_token_loss(hidden: Tensor, weight: Tensor, tokens: Tensor, loss_mask: T
 def token_nll(hidden: Tensor, weight: Tensor, tokens: Tensor) -> Tensor:
     """Negative log-likelihood of every token given those before it: (B, T) float32 in nats, 0 in column 0."""
     everywhere = torch.ones_like(tokens, dtype=torch.bool)
-    rows, targets = _shift(hidden, tokens, everywhere)
+    rows, targets = _shift(hidden.detach(), tokens, everywhere)
     nll = torch.zeros(tokens.shape, device=hidden.device)
-    nll[:, 1:] = _ChunkedCrossEntropy.apply(rows, weight, targets)[1].view(tokens.shape[0], -1)
+    nll[:, 1:] = _ChunkedCrossEntropy.apply(rows, weight.detach(), targets)[1].view(tokens.shape[0], -1)
     return nll
 
 

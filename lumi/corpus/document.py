@@ -1,4 +1,4 @@
-"""What flows through a corpus: documents, and rows that could not become one."""
+r"""What flows through a corpus: documents, and rows that could not become one."""
 
 import dataclasses
 from collections.abc import Iterator

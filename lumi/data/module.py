@@ -122,6 +122,8 @@ class PackedData(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Prepare what is not there yet; Lightning calls this on one process only."""
+        if self.train_streams:
+            return  # the run asked before Lightning does
         missing = lacking(self.sources, self.places)
         if missing:
             log.info("not prepared yet: %s; preparing it now", ", ".join(map(str, missing)))

@@ -48,7 +48,7 @@ class Constant:
         done = (step - warmup) / max(1, total_steps - 1 - warmup)
         return self._after_warmup(min(1.0, done))
 
-    def _after_warmup(self, done: float) -> float:  # noqa: ARG002  # the constant has no use for it
+    def _after_warmup(self, done: float) -> float:
         """Factor when the share ``done`` in [0, 1] of what follows the warm-up is behind us."""
         return 1.0
 

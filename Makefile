@@ -1,0 +1,53 @@
+# make            what there is
+# make demo       from nothing to a trained model, with samples and a report, in about ten minutes
+# make test       the tests; make check: the linters; make ci: both, as a change must pass them
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check ci gpu-test clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/.lumi  ## a virtual environment with what training needs
+
+$(VENV)/.lumi: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing Lumi into $(VENV) (a few minutes the first time)"
+	@$(PIP) install -q -c constraints.txt -e . && touch $@
+
+$(VENV)/.lumi-dev: $(VENV)/.lumi
+	@echo "installing what the tests and checks need"
+	@$(PIP) install -q -c constraints.txt -e '.[dev]' && touch $@
+
+demo: install  ## prepare, train, evaluate the embedded demo; does nothing twice
+	@$(BIN)/python prepare.py
+	@$(BIN)/python train.py experiment=demo
+	@$(BIN)/python evaluate.py model=runs/demo
+	@echo
+	@echo "Next:"
+	@echo "  $(BIN)/python evaluate.py model=runs/demo prompt='Once upon a time'   talk to it"
+	@echo "  open runs/demo/eval/report.md                                          the figures and the loss curve"
+	@echo "  $(BIN)/python train.py data=demo_mix budget.tokens=1e6                 a weighted mixture of two sources"
+	@echo "  $(BIN)/python train.py --help                                          everything that can be changed"
+
+test: $(VENV)/.lumi-dev  ## all tests, without a GPU and without a network
+	@$(BIN)/python -m pytest
+
+gpu-test: $(VENV)/.lumi-dev  ## only the tests that need a CUDA device
+	@$(BIN)/python -m pytest -m gpu
+
+check: $(VENV)/.lumi-dev  ## ruff, pyright, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+
+ci: check test  ## what .ci/run runs
+
+clean:  ## remove the virtual environment (data/ and runs/ stay)
+	@rm -rf $(VENV)
