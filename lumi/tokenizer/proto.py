@@ -1,0 +1,70 @@
+"""A SentencePiece model file as Python values: its processor does not tell the kind of model, nor exact scores and types.
+
+The file is a ``ModelProto``: field 1 is a piece (1 text, 2 score, 3 type) and repeats, field 2 the trainer's settings (3 model
+type). In protobuf's wire format each field is a varint ``number << 3 | type``, then a varint (type 0), eight bytes (1), a
+length and so many bytes (2), or four bytes (5). Reading these few takes less than depending on the protobuf package, whose
+versions are a common conflict.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+PieceKind = Literal["normal", "unknown", "control", "user", "unused", "byte"]
+
+_KINDS: dict[int, PieceKind] = {1: "normal", 2: "unknown", 3: "control", 4: "user", 5: "unused", 6: "byte"}
+_MODEL_TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
+
+
+class Piece(NamedTuple):
+    """One row of the vocabulary: its text (with U+2581 for a space), its float32 score, and what it is."""
+
+    text: str
+    score: float
+    kind: PieceKind
+
+
+def read_model(model_bytes: bytes) -> tuple[str, list[Piece]]:
+    """The kind of model (``unigram``, ``bpe``…) and its pieces by id, from bytes that SentencePiece has accepted."""
+    model_type, pieces = 1, []
+    for number, _, message in _fields(model_bytes):
+        if number == 1:
+            text, score, kind = b"", bytes(4), 1
+            for field, value, data in _fields(message):
+                if field == 1:
+                    text = data
+                elif field == 2:
+                    score = data
+                elif field == 3:
+                    kind = value
+            pieces.append(Piece(text.decode(), *struct.unpack("<f", score), _KINDS[kind]))
+        elif number == 2:
+            model_type = next((value for field, value, _ in _fields(message) if field == 3), model_type)
+    return _MODEL_TYPES[model_type], pieces
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Number, integer and bytes of each field; the one of the two that its type does not have is 0 or empty."""
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        value = size = 0
+        match tag & 7:
+            case 0:
+                value, at = _varint(data, at)
+            case 2:
+                size, at = _varint(data, at)
+            case kind:
+                size = {1: 8, 5: 4}[kind]
+        yield tag >> 3, value, data[at : at + size]
+        at += size
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
