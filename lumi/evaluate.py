@@ -184,8 +184,6 @@ class _Evaluation:
             log.info("\n%s", texts_table(found))
         if found["smoke"]:
             log.info("\n%s", smoke_table(found["smoke"]))
-            for failure in found["smoke"]["failures"]:
-                log.warning("generation check: %s", failure)
             sample = found["smoke"]["samples"][0]
             log.info("\nsample: %s%s\n", sample["prompt"], sample["text"])
 
