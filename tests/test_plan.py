@@ -103,7 +103,7 @@ def test_the_plan_says_every_figure():
         "6.0 MFLOP",
         "3.00e+13",
         "200 GFLOP/s",
-        "0.02 GB",
+        "16 MB",
         "5.00 M tokens",
         "2.50 epochs",
     )

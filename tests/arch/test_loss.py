@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from lumi.arch import Decoder, loss, next_token_loss, token_nll
 
@@ -138,6 +139,14 @@ def test_nothing_as_large_as_all_logits_is_ever_made(inputs, monkeypatch):
     with LargestTensor() as seen:
         next_token_loss(hidden, weight, tokens, mask_of("all"))[0].backward()
     assert seen.numel == V * D  # the weight's own gradient; five rows of logits are 5 x V, all would be 24 x V
+
+
+def test_without_gradients_no_product_is_spent_on_them(inputs):
+    hidden, weight, tokens = inputs
+    for function, arguments in ((next_token_loss, (tokens, mask_of("all"))), (token_nll, (tokens,))):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            function(hidden, weight, *arguments)
+        assert counter.get_total_flops() == 2 * (B * (T - 1)) * D * V  # the logits and nothing else
 
 
 class LargestTensor(TorchDispatchMode):

@@ -76,6 +76,7 @@ def make_batch(rows: slice, seed: int = 0) -> PackedBatch:
 
 
 ONE_OF_8 = [make_batch(slice(0, 8))]
+UNEQUAL = [make_batch(slice(0, 4)), make_batch(slice(4, 6)), make_batch(slice(6, 8))]
 FOUR_OF_2 = [make_batch(slice(start, start + 2)) for start in range(0, 8, 2)]
 
 
@@ -130,7 +131,7 @@ def test_four_micro_batches_of_two_give_the_gradient_of_one_batch_of_eight(decod
     assert float((of_4x2 - of_8).norm() / of_8.norm()) < 1e-6
 
 
-@pytest.mark.parametrize("batches", [ONE_OF_8, FOUR_OF_2], ids=["1x8", "4x2"])
+@pytest.mark.parametrize("batches", [ONE_OF_8, FOUR_OF_2, UNEQUAL], ids=["1x8", "4x2", "4+2+2"])
 def test_the_gradient_is_that_of_the_mean_over_all_targets(decoder, batches):
     expected = mean_gradient(decoder)
     assert float((gradient_of(decoder, batches) - expected).norm() / expected.norm()) < 1e-5
