@@ -165,16 +165,21 @@ class Stage(pl.LightningModule):
         """Loss, perplexity and bits per byte of each source, and of the mixture by its weights."""
         sums = self.trainer.strategy.reduce(self._val_sums, reduce_op="sum")
         assert isinstance(sums, Tensor)
-        metrics, losses, bits = {}, [], []
-        for name, (nll, targets, n_bytes) in zip(self.sources.names, sums.tolist(), strict=True):
-            losses.append(nll / max(1.0, targets))
-            bits.append(nll / math.log(2) / max(1.0, n_bytes))
+        metrics, loss, bits, measured = {}, 0.0, 0.0, 0.0
+        for name, weight, (nll, targets, n_bytes) in zip(
+            self.sources.names, self.sources.weights, sums.tolist(), strict=True
+        ):
+            if not targets:
+                continue  # nothing was held out of this source: it must not count as predicted perfectly
+            of_source = {"loss": nll / targets, "bits_per_byte": nll / math.log(2) / max(1.0, n_bytes)}
             if len(self.sources.names) > 1:
-                metrics[f"val/loss/{name}"], metrics[f"val/bits_per_byte/{name}"] = losses[-1], bits[-1]
-        weights = self.sources.weights
-        loss = sum(weight * value for weight, value in zip(weights, losses, strict=True))
+                metrics |= {f"val/{key}/{name}": value for key, value in of_source.items()}
+            measured += weight
+            loss += weight * of_source["loss"]
+            bits += weight * of_source["bits_per_byte"]
+        loss, bits = (value / measured if measured else math.nan for value in (loss, bits))
         metrics["val/loss"] = loss
         metrics["val/perplexity"] = math.exp(min(loss, 700.0))  # beyond that a float overflows
-        metrics["val/bits_per_byte"] = sum(weight * value for weight, value in zip(weights, bits, strict=True))
+        metrics["val/bits_per_byte"] = bits
         self.val_metrics = metrics
         self.log_dict(metrics, logger=False)  # for Lightning's own callbacks, such as early stopping

@@ -242,12 +242,15 @@ def test_another_micro_batch_has_another_dropout(tiny_config):
     assert not torch.equal(*recipe.made.gradients)
 
 
-def test_validation_gives_loss_perplexity_and_bits_by_source_and_by_weight(decoder):
-    stage = make_stage(decoder, Record())
-    batches = [make_batch(slice(0, 3)), make_batch(slice(3, 6)), make_batch(slice(6, 8))]
-    batches[2]["source"] = torch.ones(2, dtype=torch.int64)
+def validate(stage: Pretrain, batches: Sequence[PackedBatch]) -> dict[str, float]:
     trainer = pl.Trainer(**TrainerConfig(accelerator="cpu").lightning_arguments(), logger=False)
     trainer.validate(stage, DataLoader(batches, batch_size=None), verbose=False)  # pyright: ignore[reportArgumentType]
+    return stage.val_metrics
+
+
+def test_validation_gives_loss_perplexity_and_bits_by_source_and_by_weight(decoder):
+    batches = [make_batch(slice(0, 3)), make_batch(slice(3, 6)), make_batch(slice(6, 8))]
+    batches[2]["source"] = torch.ones(2, dtype=torch.int64)
     losses, bits = zip(by_hand(decoder, slice(0, 6)), by_hand(decoder, slice(6, 8)), strict=True)
     loss = 0.75 * losses[0] + 0.25 * losses[1]
     expected = {
@@ -257,7 +260,15 @@ def test_validation_gives_loss_perplexity_and_bits_by_source_and_by_weight(decod
     }
     expected |= {"val/loss/a": losses[0], "val/loss/b": losses[1]}
     expected |= {"val/bits_per_byte/a": bits[0], "val/bits_per_byte/b": bits[1]}
-    assert stage.val_metrics == pytest.approx(expected, rel=1e-5)
+    assert validate(make_stage(decoder, Record()), batches) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_source_without_validation_text_does_not_count_as_predicted_perfectly(decoder):
+    metrics = validate(make_stage(decoder, Record()), ONE_OF_8)  # of source b there is nothing
+    loss, bits = by_hand(decoder, slice(0, 8))
+    assert metrics["val/loss"] == pytest.approx(loss, rel=1e-5)
+    assert metrics["val/bits_per_byte"] == pytest.approx(bits, rel=1e-5)
+    assert "val/loss/b" not in metrics
 
 
 def by_hand(decoder: Decoder, rows: slice) -> tuple[float, float]:
