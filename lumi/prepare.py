@@ -38,4 +38,5 @@ def prepare(cfg: DictConfig) -> None:
         seed=settings["seed"],
     )
     prepare_sources(data.sources, data.places, data.pack_config, step=step, force=force)
-    log.info("ready: %s", ", ".join(str(data.places.packed(name)) for name in data.sources))
+    if step in ("pack", "all"):
+        log.info("ready: %s", ", ".join(str(data.places.packed(name)) for name in data.sources))

@@ -25,7 +25,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 import lumi
 from lumi.arch import Decoder, DecoderConfig
-from lumi.callbacks import FolderCheckpointIO, MetricsCsv, RunFacts, newest_checkpoint
+from lumi.callbacks import FolderCheckpointIO, MetricsCsv, RunFacts, WandB, newest_checkpoint
 from lumi.config import build, check_keys, collect, differences, resolve
 from lumi.data import PackedData, RunLength
 from lumi.errors import CheckpointError, ConfigError, DataError
@@ -185,13 +185,24 @@ class _Run:
         self._announce()
         self._save_state("running", {})
         trainer, stage = self._trainer(config), self._stage()
-        with logging_redirect_tqdm([logging.getLogger()]):
-            trainer.fit(stage, datamodule=self.data, ckpt_path=str(self.start) if self.start else None)
-            if self.plan.total_steps % self.val_every_steps:
-                trainer.validate(stage, datamodule=self.data, verbose=False)  # the last step, too, has its figures
+        self._fit(trainer, stage)
         metrics = {**stage.step_metrics, **stage.val_metrics}
         self._save_state("finished", metrics)
         return metrics
+
+    def _fit(self, trainer: pl.Trainer, stage: Any) -> None:
+        """Train to the last step, which has its validation too; close the loggers however it ends."""
+        exit_code = 1
+        try:
+            with logging_redirect_tqdm([logging.getLogger()]):
+                trainer.fit(stage, datamodule=self.data, ckpt_path=str(self.start) if self.start else None)
+                if self.plan.total_steps % self.val_every_steps:
+                    trainer.validate(stage, datamodule=self.data, verbose=False)
+            exit_code = 0
+        finally:
+            for logger in trainer.loggers:
+                if isinstance(logger, WandB):
+                    logger.close(exit_code)
 
     @property
     def val_every_steps(self) -> int:
@@ -256,12 +267,9 @@ class _Run:
         )
 
     def _loggers(self) -> list[Any]:
+        offered = {"run_folder": self.folder, "run_id": self._run_id(), "settings": self._described()}
         nodes = self.settings["logger"] or {}
-        return [
-            build(node, f"logger.{name}", folder=self.folder, run_id=self._run_id())
-            for name, node in nodes.items()
-            if node
-        ]
+        return [build(node, f"logger.{name}", **offered) for name, node in nodes.items() if node]
 
     def _callbacks(self) -> list[pl.Callback]:
         data, plan = self.data, self.plan
@@ -325,6 +333,11 @@ class _Run:
             log.info("%s", line)
         if self.start:
             log.info("resuming        from step %d (%s)", self.start_step, self.start)
+
+    def _described(self) -> Settings:
+        """The resolved config with the hashes of everything the run is made from."""
+        hashes = {"tokenizer": self.data.tokenizer.sha256, **self.data.fingerprints()}
+        return {**self.settings, "artefacts": hashes, "plan": dataclasses.asdict(self.plan)}
 
     def _run_id(self) -> str:
         """The same for a run however often it is resumed, another one for another folder."""

@@ -161,7 +161,7 @@ def test_a_finished_run_is_not_trained_again(run_config: Config, tmp_path: Path)
 
 def test_a_run_refuses_other_settings_by_name(run_config: Config) -> None:
     train(run_config(*LENGTH))
-    with pytest.raises(ConfigError, match="optim.lr: 0.002 -> 0.01"):
+    with pytest.raises(ConfigError, match=r"optim\.lr: 0\.002 -> 0\.01"):
         train(run_config(*LENGTH, "optim.lr=0.01"))
 
 
@@ -215,5 +215,5 @@ def test_other_packed_data_is_refused_on_resume(run_config: Config, data_folder:
     cut = run_config(*LENGTH, f"paths.data='{own}'")
     train_and_die(cut, 5, signal.SIGKILL)
     shutil.rmtree(own / "packed")
-    with pytest.raises(ConfigError, match="pack.seed: 0 -> 7"):
+    with pytest.raises(ConfigError, match=r"pack\.seed: 0 -> 7"):
         train(run_config(*LENGTH, f"paths.data='{own}'", "pack.seed=7"))

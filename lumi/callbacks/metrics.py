@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from lumi.errors import ConfigError
 from lumi.manifest import write_atomic
@@ -137,6 +137,10 @@ class WandB(WandbLogger):
             config=settings,
             resume="allow",
         )
+
+    def close(self, exit_code: int) -> None:
+        """End the W&B run: the next one of this process (a job of a multirun) is another."""
+        self.experiment.finish(exit_code=exit_code)
 
 
 def _need(package: str) -> None:
