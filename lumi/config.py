@@ -70,7 +70,7 @@ def violations(node: Any, key: str, offered: set[str]) -> list[ConfigError]:
 
 
 def check_keys(config: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Refuse unknown keys at the root (``+typo=1`` passes Hydra).
+    """Refuse unknown keys at the root (``+typo=1`` passes Hydra), and values that are still ``???``.
 
     Raises:
         ConfigError: with the nearest known key.
@@ -80,8 +80,19 @@ def check_keys(config: Mapping[str, Any], known: Sequence[str]) -> None:
         for name in config
         if name not in known
     ]
+    missing = [path for name, value in config.items() for path in _missing(value, name)]
+    # ${source} stands in data.sources too: name the place where a person types it.
+    typed = [path for path in missing if not path.startswith("data.sources.")] or missing
+    found += [ConfigError(path, "needs a value", f"add {path}=… to the command") for path in typed]
     if found:
         raise join_violations(found)
+
+
+def _missing(value: Any, key: str) -> list[str]:
+    """Paths of everything that is still ``???`` at and below a value."""
+    if isinstance(value, Mapping):
+        return [path for name, item in value.items() for path in _missing(item, f"{key}.{name}")]
+    return [key] if value == MISSING else []
 
 
 def differences(before: Any, after: Any, key: str = "") -> list[str]:

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import dataclasses
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -155,6 +156,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         ResourceError: the disk is full.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(target)
     work = target.parent / f".{target.name}.tmp-{os.getpid()}-{os.urandom(4).hex()}"
     work.mkdir()
     try:
@@ -166,6 +168,25 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             _sync_folder(target.parent)
     finally:
         shutil.rmtree(work, ignore_errors=True)  # half a new artefact, or the old one
+
+
+def _sweep(target: Path) -> None:
+    """Remove what killed processes left of earlier attempts; the caller holds the right to write ``target``."""
+    prefix = f".{target.name}.tmp-"
+    for stale in target.parent.glob(f"{glob.escape(prefix)}*"):
+        owner = stale.name.removeprefix(prefix).split("-")[0]
+        if owner.isdigit() and not _is_alive(int(owner)):
+            shutil.rmtree(stale, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -25,12 +25,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 import lumi
 from lumi.arch import Decoder, DecoderConfig
-from lumi.callbacks import FolderCheckpointIO, MetricsCsv, RunFacts, WandB, newest_checkpoint
+from lumi.callbacks import FolderCheckpointIO, MetricsCsv, RunFacts, WandB, list_checkpoints, newest_checkpoint
 from lumi.config import build, check_keys, collect, differences, resolve
 from lumi.data import PackedData, RunLength
 from lumi.errors import CheckpointError, ConfigError, DataError
 from lumi.lock import folder_lock
-from lumi.manifest import fingerprint, read_manifest, write_atomic
+from lumi.manifest import fingerprint, read_manifest, verify, write_atomic
 from lumi.plan import Budget, Plan, estimate_memory, measure_micro_batch, measure_peak_flops
 from lumi.stage.base import Sources
 from lumi.trainer import TrainerConfig
@@ -83,6 +83,7 @@ def check(settings: Settings) -> None:
         lambda: build(settings["trainer"], "trainer"),
         lambda: build(settings["data"], "data", **_data_arguments(settings)),
         lambda: _check_lengths(settings),
+        lambda: _check_seed(settings["seed"]),
     )
 
 
@@ -97,6 +98,11 @@ def _check_lengths(settings: Settings) -> None:
     seq_len, longest = settings["data"].get("seq_len"), settings["arch"].get("max_seq_len")
     if isinstance(seq_len, int) and isinstance(longest, int) and seq_len > longest:
         raise ConfigError(f"data.seq_len={seq_len}", f"must be at most arch.max_seq_len={longest}")
+
+
+def _check_seed(seed: Any) -> None:
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise ConfigError(f"seed={seed}", "must be a whole number from 0 to 4294967295")
 
 
 def _decisive(settings: Settings) -> Settings:
@@ -117,7 +123,7 @@ def _starting_point(settings: Settings, folder: Path) -> Path | str | None:
     """A checkpoint to continue from, ``finished``, or None for the beginning."""
     resume = settings["resume"]
     if resume not in ("auto", "never"):
-        return _given_checkpoint(Path(resume))
+        return _given_checkpoint(Path(resume), settings, folder)
     if not (folder / "run.json").exists():
         return None
     if resume == "never":
@@ -137,17 +143,23 @@ def _starting_point(settings: Settings, folder: Path) -> Path | str | None:
     return newest_checkpoint(folder / "checkpoints")
 
 
-def _given_checkpoint(path: Path) -> Path:
+def _given_checkpoint(path: Path, settings: Settings, folder: Path) -> Path:
+    """The checkpoint that ``resume=`` names; its run's length may be changed, nothing else that decides its numbers."""
     if (path / "checkpoints").is_dir():
         path = path / "checkpoints"
-    if path.name == "checkpoints":
-        newest = newest_checkpoint(path)
-        if newest is None:
-            raise CheckpointError(f"resume={path}", "holds no checkpoint")
-        return newest
-    if not path.is_dir():
+    found = newest_checkpoint(path) if path.name == "checkpoints" else path
+    if found is None or not (found / "run.json").exists():
         raise CheckpointError(f"resume={path}", "is not a checkpoint or a run", "give auto, never, or a folder")
-    return path
+    step = verify(found, kind="checkpoint").info["step"]
+    before = json.loads((found / "run.json").read_bytes())["settings"]
+    changed = differences({**_decisive(before), "budget": None}, {**_decisive(settings), "budget": None})
+    if changed:
+        raise ConfigError(f"{found} was made with other settings ({'; '.join(changed)})", "a run keeps its settings")
+    for later, newer in list_checkpoints(folder / "checkpoints"):
+        if later > step:  # else `auto` would go on from it the next time
+            log.warning("set aside, because the run goes back to step %d: %s", step, newer)
+            newer.rename(newer.with_name(f"{newer.name}.superseded"))
+    return found
 
 
 def _read_state(folder: Path) -> dict[str, Any]:

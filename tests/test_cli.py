@@ -1,10 +1,20 @@
 """The scripts as a user calls them: exit codes, messages, and that nothing is left behind by a mistake."""
 
-import subprocess
+import dataclasses
+import json
+import os
+import runpy
 import sys
+import tempfile
+import traceback
 from pathlib import Path
+from typing import IO
 
 import pytest
+
+import lumi.evaluate
+import lumi.prepare
+import lumi.run  # noqa: F401  # imported before the forks
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,11 +34,41 @@ MISTAKES = {
 }
 
 
-def call(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The script in a folder of its own, as from a fresh shell."""
-    return subprocess.run(
-        [sys.executable, ROOT / script, *arguments], cwd=cwd, capture_output=True, text=True, timeout=120, check=False
-    )
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """How a script ended and what it said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def call(script: str, *arguments: str, cwd: Path) -> Done:
+    """The script in a folder of its own, in a forked process: importing torch and Lightning anew takes seconds."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        child = os.fork()
+        if child == 0:
+            os._exit(_run_script(script, arguments, cwd, out, err))
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        out.seek(0)
+        err.seek(0)
+        return Done(code, out.read(), err.read())
+
+
+def _run_script(script: str, arguments: tuple[str, ...], cwd: Path, out: IO[str], err: IO[str]) -> int:
+    sys.stdout, sys.stderr, sys.argv = out, err, [str(ROOT / script), *arguments]
+    os.chdir(cwd)
+    code: object = 1
+    try:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+    except BaseException:  # noqa: BLE001  # the child must never return into pytest
+        err.write(traceback.format_exc())
+    out.flush()
+    err.flush()
+    return code if isinstance(code, int) else 0
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -39,6 +79,63 @@ def test_a_mistake_ends_with_code_2_and_one_message(mistake: str, tmp_path: Path
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_from_text_files_to_an_answer(tmp_path: Path) -> None:
+    """The whole way by the scripts alone: files, tokenizer, packing, training, evaluation, a prompt, a comparison."""
+    texts = tmp_path / "my texts, really"
+    texts.mkdir()
+    for number in range(40):
+        words = [f"{a} {b} {number}." for a in ("red", "blue", "green") for b in ("house", "tree", "river", "bird")]
+        (texts / f"{number}.txt").write_text("\r\n".join(words) + "\r\n", encoding="utf-8-sig")
+    (tmp_path / "held out.txt").write_text("red house 7. blue tree 9.")
+    source = ("source=files", f"source.path='{texts}/*.txt'", "source.name=mine", "tokenizer.vocab_size=310")
+    quick = (
+        "arch=debug",
+        "data.batch_size=2",
+        "pack.val_ratio=0.2",
+        "trainer.accelerator=cpu",
+        "callbacks.samples=null",
+    )
+    for seed in (0, 1):
+        done = call("train.py", *source, *quick, "budget.steps=4", f"seed={seed}", f"name=r{seed}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert "not prepared yet" not in done.stderr  # the second run finds everything
+    parts = ("model=[runs/r0,runs/r1]", "text='held out.txt'", "out=both", "suite.held_out_prompts=1")
+    done = call("evaluate.py", *parts, "suite.categories={free: ['']}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "runs" / "r0" / "eval" / "results.json").read_text())
+    assert results["texts"]["held out.txt"]["score"]["bytes"] == 25
+    assert {"report.md", "loss.png"} <= {path.name for path in (tmp_path / "runs" / "r0" / "eval").iterdir()}
+    assert (tmp_path / "both" / "comparison.md").exists()
+    done = call("evaluate.py", "model=runs/r0", "prompt=red", "sampling.max_new_tokens=3", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "red" in done.stderr + done.stdout
+
+
+BAD_INPUT = {
+    "no file": ({}, "matches no file"),
+    "empty file": ({"a.txt": b""}, "gave no document"),
+    "invalid UTF-8": ({"a.txt": b"good\nbad \xff\xfe here\n"}, "a.txt:2"),
+    "broken JSON": ({"a.jsonl": b'{"text": "good"}\n{"text": \n'}, "a.jsonl:2"),
+    "missing key": ({"a.jsonl": b'{"txet": "good"}\n'}, "txet"),
+    "NUL": ({"a.txt": b"good\0bad"}, "a.txt"),
+    "one document": ({"a.txt": b"just one document, " * 200}, "source.document=paragraph"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_INPUT)
+def test_bad_input_ends_with_code_3_and_leaves_nothing_half_done(kind: str, tmp_path: Path) -> None:
+    files, message = BAD_INPUT[kind]
+    (tmp_path / "in").mkdir()
+    for name, data in files.items():
+        (tmp_path / "in" / name).write_bytes(data)
+    done = call("prepare.py", "source=files", "source.path='in/*'", "tokenizer.vocab_size=290", cwd=tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.tmp-*"))
+    assert not (tmp_path / "data" / "packed").exists() or not list((tmp_path / "data" / "packed").rglob("*.bin"))
 
 
 def test_a_missing_model_is_named_with_code_3(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-r"""What flows through a corpus: documents, and rows that could not become one."""
+"""What flows through a corpus: documents, and rows that could not become one."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """One text with its origin.
+    r"""One text with its origin.
 
     Attributes:
-        text: the text as it will be tokenised; any newline convention of the origin is already ``\\n``.
+        text: the text as it will be tokenised; any newline convention of the origin is already ``\n``.
         id: unique within its source and stable between runs.
         bits: exact information content −log2 p(text) in bits, known only for generated text, its end included.
         meta: anything a later step may want, as plain JSON.

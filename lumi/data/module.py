@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -214,8 +215,15 @@ class PackedData(pl.LightningDataModule):
             for name in weights:
                 if name not in self.sources:
                     raise ConfigError(f"{key}.weights.{name}", "is not a source", did_you_mean(name, self.sources))
-            result.append((float(until), [float(weights.get(name, 0.0)) for name in self.sources]))
+            shares = [weights.get(name, 0.0) for name in self.sources]
+            if not all(_is_share(share) for share in shares) or not any(shares):
+                raise ConfigError(f"{key}.weights={dict(weights)}", "must be numbers of 0 or more, and not all 0")
+            result.append((float(until), [float(share) for share in shares]))
             begin = float(until)
         if begin != 1.0:
             raise ConfigError(f"data.phases[-1].until={begin}", "the last phase must end at 1.0")
         return result
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf

@@ -5,6 +5,7 @@ for the file system's sake. Which split a document belongs to depends on its tex
 both sides, and adding documents moves none of the others.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import logging
@@ -55,22 +56,18 @@ class PackConfig:
         Raises:
             ConfigError: naming each value that breaks a rule.
         """
-        rules = (
-            ("val_ratio", _is(self.val_ratio, float) and 0 <= self.val_ratio < 1, "must be a number in [0, 1)"),
-            ("seed", _is(self.seed, int) and self.seed >= 0, "must be a whole number of at least 0"),
-            (
-                "num_threads",
-                self.num_threads is None or (_is(self.num_threads, int) and self.num_threads >= 1),
-                "must be a whole number of at least 1, or null for all cores",
-            ),
-            (
-                "shard_tokens",
-                _is(self.shard_tokens, int) and self.shard_tokens >= 1,
-                "must be a whole number of at least 1",
-            ),
-        )
+        ratio_is_number = isinstance(self.val_ratio, int | float) and not isinstance(self.val_ratio, bool)
+        at_least = "must be a whole number of at least"
+        rules = {
+            "val_ratio": (ratio_is_number and 0 <= self.val_ratio < 1, "must be a number in [0, 1)"),
+            "seed": (_is_whole(self.seed, 0), f"{at_least} 0"),
+            "num_threads": (self.num_threads is None or _is_whole(self.num_threads, 1), f"{at_least} 1, or null"),
+            "shard_tokens": (_is_whole(self.shard_tokens, 1), f"{at_least} 1"),
+        }
         violations = [
-            ConfigError(f"pack.{name}={getattr(self, name)}", rule) for name, holds, rule in rules if not holds
+            ConfigError(f"pack.{name}={getattr(self, name)}", rule)
+            for name, (holds, rule) in rules.items()
+            if not holds
         ]
         if violations:
             raise join_violations(violations)
@@ -114,13 +111,6 @@ def pack(corpus: Path, tokenizer: Path, folder: Path, config: PackConfig, *, for
         start = time.monotonic()
         with atomic_folder(folder) as work:
             writers = _write(corpus, codec, work, config, facts)
-            info = {
-                "dtype": str(writers["train"].dtype),
-                "vocab_size": codec.vocab_size,
-                "bos_id": codec.bos_id,
-                "eos_id": codec.eos_id,
-                "splits": {split: writer.facts() for split, writer in writers.items()},
-            }
             manifest = write_manifest(
                 work,
                 kind="packed",
@@ -128,7 +118,7 @@ def pack(corpus: Path, tokenizer: Path, folder: Path, config: PackConfig, *, for
                 fingerprint=content_fingerprint(settings, parents),
                 parents=parents,
                 settings=settings,
-                info=info,
+                info=_info(codec, writers),
             )
             for split, writer in writers.items():
                 check_packed(work, split, codec, writer.samples)
@@ -147,13 +137,17 @@ def _write(
 ) -> dict[Split, SplitWriter]:
     """Tokenise all documents into the shards of both splits."""
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
-    writers: dict[Split, SplitWriter] = {
-        split: SplitWriter(work, split, dtype, config.shard_tokens) for split in get_args(Split)
-    }
     n_threads = config.num_threads or os.cpu_count() or 1
     fractions: list[float] = [1.0, 0.0]  # lowest and highest
     start, n_tokens = time.monotonic(), 0
-    with tqdm(total=facts.info["documents"], desc=f"packing {facts.name}", unit=" docs", delay=2, disable=None) as bar:
+    with contextlib.ExitStack() as stack:
+        writers: dict[Split, SplitWriter] = {
+            split: stack.enter_context(contextlib.closing(SplitWriter(work, split, dtype, config.shard_tokens)))
+            for split in get_args(Split)
+        }
+        bar = stack.enter_context(
+            tqdm(total=facts.info["documents"], desc=f"packing {facts.name}", unit=" docs", delay=2, disable=None)
+        )
         for documents in _batches(read_corpus(corpus)):
             arrays = tokenizer.encode_batch([document.text for document in documents], n_threads)
             for document, ids in zip(documents, arrays, strict=True):
@@ -165,10 +159,18 @@ def _write(
                 n_tokens += len(ids) + 2
             if bar.update(len(documents)):
                 bar.set_postfix_str(f"{n_tokens / (time.monotonic() - start):,.0f} tokens/s", refresh=False)
-    for writer in writers.values():
-        writer.close()
     _check_splits(writers, config, fractions, corpus)
     return writers
+
+
+def _info(tokenizer: Tokenizer, writers: dict[Split, SplitWriter]) -> dict[str, Any]:
+    return {
+        "dtype": str(writers["train"].dtype),
+        "vocab_size": tokenizer.vocab_size,
+        "bos_id": tokenizer.bos_id,
+        "eos_id": tokenizer.eos_id,
+        "splits": {split: writer.facts() for split, writer in writers.items()},
+    }
 
 
 def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
@@ -209,8 +211,8 @@ def _below(fraction: float) -> float:
     return int(fraction * 1000) / 1000
 
 
-def _is(value: object, kind: type) -> bool:
-    return isinstance(value, int | float if kind is float else kind) and not isinstance(value, bool)
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _report(folder: Path, manifest: Manifest, seconds: float) -> None:
