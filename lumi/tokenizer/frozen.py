@@ -6,9 +6,9 @@ bit in such a file loads silently and gives other ids. What is promised for ever
 - ``decode(encode(text)) == text``, and the tokens' bytes (`Tokenizer.token_bytes`) add up to the text's UTF-8 bytes;
 - no text gives a control id: ``</s>`` that somebody typed is text.
 
-SentencePiece by itself keeps the first promise only for texts without U+2581, its own sign for a space, and rounds sums of
-float32 scores so coarsely in a long document that its segmentation depends on what came before (49 of 50 books). Both are
-mended here by cutting the text where no piece can span, before it is segmented.
+SentencePiece by itself breaks the first promise for texts with U+2581, its own sign for a space, and its sums of float32
+scores lose so many digits in a long document that the tokens of a line depend on what stands before it (in 49 of 50 books).
+Both are mended here by cutting the text where no piece can span, before it is segmented.
 """
 
 import functools
@@ -29,9 +29,9 @@ from lumi.tokenizer.proto import Piece, read_model
 MODEL_FILE = "tokenizer.model"
 
 _SEGMENT_CHARS = 1000
-"""Text is segmented in parts of about this length; shorter ones are slower, and no more exact."""
-_LONGEST_SEGMENT = 64_000
-"""Where there is no white space at all, a cut is forced here, so that a line of 50 MB needs no gigabytes."""
+"""Text is segmented in parts of about this length, whose sums of scores are exact; much shorter ones are slower."""
+_LONGEST_SEGMENT = 10_000
+"""Where there is no white space at all, a cut is forced here: sums stay exact, and a line of 50 MB needs no gigabytes."""
 _PROBE = " a  b\n\n\tc \u2047\u00c5\ufb01 "
 _UNKNOWN = "\u2047".encode()
 

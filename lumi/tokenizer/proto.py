@@ -1,4 +1,4 @@
-"""A SentencePiece model file as Python values: its processor does not tell the kind of model, nor exact scores and types.
+"""A SentencePiece model file as Python values: its processor does not tell the kind of model, nor all types of pieces.
 
 The file is a ``ModelProto``: field 1 is a piece (1 text, 2 score, 3 type) and repeats, field 2 the trainer's settings (3 model
 type). In protobuf's wire format each field is a varint ``number << 3 | type``, then a varint (type 0), eight bytes (1), a
@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 PieceKind = Literal["normal", "unknown", "control", "user", "unused", "byte"]
 
 _KINDS: dict[int, PieceKind] = {1: "normal", 2: "unknown", 3: "control", 4: "user", 5: "unused", 6: "byte"}
+_FLOAT = struct.Struct("<f")
 _MODEL_TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 
 
@@ -27,26 +28,39 @@ class Piece(NamedTuple):
 def read_model(model_bytes: bytes) -> tuple[str, list[Piece]]:
     """The kind of model (``unigram``, ``bpe``…) and its pieces by id, from bytes that SentencePiece has accepted."""
     model_type, pieces = 1, []
-    for number, _, message in _fields(model_bytes):
+    for number, _, message in _fields(model_bytes, slice(0, len(model_bytes))):
         if number == 1:
             text, score, kind = b"", bytes(4), 1
-            for field, value, data in _fields(message):
+            for field, value, place in _fields(model_bytes, message):
                 if field == 1:
-                    text = data
+                    text = model_bytes[place]
                 elif field == 2:
-                    score = data
+                    score = model_bytes[place]
                 elif field == 3:
                     kind = value
-            pieces.append(Piece(text.decode(), *struct.unpack("<f", score), _KINDS[kind]))
+            pieces.append(Piece(text.decode(), _FLOAT.unpack(score)[0], _KINDS[kind]))
         elif number == 2:
-            model_type = next((value for field, value, _ in _fields(message) if field == 3), model_type)
+            settings = _fields(model_bytes, message)
+            model_type = next((value for field, value, _ in settings if field == 3), model_type)
     return _MODEL_TYPES[model_type], pieces
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Number, integer and bytes of each field; the one of the two that its type does not have is 0 or empty."""
-    at = 0
-    while at < len(data):
+def with_rounded_scores(model_bytes: bytes, steps_per_unit: int) -> bytes:
+    """The same model with each score rounded to a multiple of ``1 / steps_per_unit``."""
+    rounded = bytearray(model_bytes)
+    for number, _, message in _fields(model_bytes, slice(0, len(model_bytes))):
+        if number == 1:
+            for field, _, place in _fields(model_bytes, message):
+                if field == 2:
+                    (score,) = _FLOAT.unpack(model_bytes[place])
+                    rounded[place] = _FLOAT.pack(round(score * steps_per_unit) / steps_per_unit)
+    return bytes(rounded)
+
+
+def _fields(data: bytes, within: slice) -> Iterator[tuple[int, int, slice]]:
+    """Number, integer and place of the bytes of each field; the one of the two that its type lacks is 0 or empty."""
+    at = within.start
+    while at < within.stop:
         tag, at = _varint(data, at)
         value = size = 0
         match tag & 7:
@@ -56,7 +70,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, int, bytes]]:
                 size, at = _varint(data, at)
             case kind:
                 size = {1: 8, 5: 4}[kind]
-        yield tag >> 3, value, data[at : at + size]
+        yield tag >> 3, value, slice(at, at + size)
         at += size
 
 
