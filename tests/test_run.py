@@ -7,8 +7,10 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from lumi.callbacks import Progress, list_checkpoints, read_metrics
@@ -51,8 +53,10 @@ def train_and_die(cfg: DictConfig, after_step: int, how: signal.Signals) -> int:
     """Train in a child that sends itself a signal when step ``after_step`` is done."""
     plain = Progress.on_train_batch_end
 
-    def deadly(self: Progress, trainer, *arguments) -> None:
-        plain(self, trainer, *arguments)
+    def deadly(
+        self: Progress, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        plain(self, trainer, pl_module, outputs, batch, batch_idx)
         if trainer.global_step == after_step:
             os.kill(os.getpid(), how)
 

@@ -54,7 +54,7 @@ def offline_run(
 @pytest.fixture(scope="module")
 def offline_text(offline_run: Path) -> str:
     """Everything in the offline W&B file, as protobuf's own text format."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportAttributeAccessIssue]  # made by protobuf
 
     file = next((offline_run / "wandb").glob("offline-run-*/run-*.wandb"))
     records = []
