@@ -25,13 +25,14 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 import lumi
 from lumi.arch import Decoder, DecoderConfig
-from lumi.callbacks import FolderCheckpointIO, MetricsCsv, RunFacts, WandB, list_checkpoints, newest_checkpoint
+from lumi.callbacks import FolderCheckpointIO, MetricsCsv, RunFacts, WandB
 from lumi.config import build, check_keys, collect, differences, resolve
 from lumi.data import PackedData, RunLength
-from lumi.errors import CheckpointError, ConfigError, DataError
+from lumi.errors import ConfigError, DataError
 from lumi.lock import folder_lock
-from lumi.manifest import fingerprint, read_manifest, verify, write_atomic
+from lumi.manifest import fingerprint, read_manifest, write_atomic
 from lumi.plan import Budget, Plan, estimate_memory, measure_micro_batch, measure_peak_flops
+from lumi.resume import decisive, read_state, run_folder, starting_point
 from lumi.stage.base import Sources
 from lumi.trainer import TrainerConfig
 
@@ -44,9 +45,6 @@ ROOT_KEYS = (
     "callbacks", "logger", "stage",
 )  # fmt: skip
 """Everything that ``conf/train.yaml`` may hold."""
-
-_FREE = ("name", "resume", "paths", "callbacks", "logger", "source")
-"""Keys that may differ when a run is continued: none of them changes a number."""
 
 
 def train(cfg: DictConfig) -> dict[str, float]:
@@ -62,10 +60,10 @@ def train(cfg: DictConfig) -> dict[str, float]:
     check(settings)
     folder = run_folder(settings)
     with folder_lock(folder):
-        start = _starting_point(settings, folder)
+        start = starting_point(settings, folder)
         if start == "finished":
             log.info("%s is finished; nothing to do (name=… or other settings make another run)", folder)
-            return _read_state(folder)["metrics"]
+            return read_state(folder)["metrics"]
         return _Run(settings, folder, start).execute()
 
 
@@ -87,13 +85,6 @@ def check(settings: Settings) -> None:
     )
 
 
-def run_folder(settings: Settings) -> Path:
-    """``runs/<name>``; without a name, one that equal settings share, so that the same command continues the same run."""
-    stage = settings["stage"]["_target_"].rpartition(".")[2].lower()
-    name = settings["name"] or f"{stage}-{settings['data']['name']}-{fingerprint(_decisive(settings))[:8]}"
-    return Path(settings["paths"]["runs"]) / name
-
-
 def _check_lengths(settings: Settings) -> None:
     seq_len, longest = settings["data"].get("seq_len"), settings["arch"].get("max_seq_len")
     if isinstance(seq_len, int) and isinstance(longest, int) and seq_len > longest:
@@ -105,11 +96,6 @@ def _check_seed(seed: Any) -> None:
         raise ConfigError(f"seed={seed}", "must be a whole number from 0 to 4294967295")
 
 
-def _decisive(settings: Settings) -> Settings:
-    """The settings that decide the numbers of a run."""
-    return {key: value for key, value in settings.items() if key not in _FREE}
-
-
 def _data_arguments(settings: Settings) -> dict[str, Any]:
     return {
         "tokenizer": build(settings["tokenizer"], "tokenizer"),
@@ -117,57 +103,6 @@ def _data_arguments(settings: Settings) -> dict[str, Any]:
         "root": Path(settings["paths"]["data"]),
         "seed": settings["seed"],
     }
-
-
-def _starting_point(settings: Settings, folder: Path) -> Path | str | None:
-    """A checkpoint to continue from, ``finished``, or None for the beginning."""
-    resume = settings["resume"]
-    if resume not in ("auto", "never"):
-        return _given_checkpoint(Path(resume), settings, folder)
-    if not (folder / "run.json").exists():
-        return None
-    if resume == "never":
-        raise ConfigError(
-            f"{folder} exists", "resume=never does not continue a run", "name=… starts another, or remove it"
-        )
-    state = _read_state(folder)
-    changed = differences(_decisive(state["settings"]), _decisive(settings))
-    if changed:
-        raise ConfigError(
-            f"{folder} was begun with other settings ({'; '.join(changed)})",
-            "a run keeps its settings",
-            "name=… starts another run",
-        )
-    if state["status"] == "finished":
-        return "finished"
-    return newest_checkpoint(folder / "checkpoints")
-
-
-def _given_checkpoint(path: Path, settings: Settings, folder: Path) -> Path:
-    """The checkpoint that ``resume=`` names; its run's length may be changed, nothing else that decides its numbers."""
-    if (path / "checkpoints").is_dir():
-        path = path / "checkpoints"
-    found = newest_checkpoint(path) if path.name == "checkpoints" else path
-    if found is None or not (found / "run.json").exists():
-        raise CheckpointError(f"resume={path}", "is not a checkpoint or a run", "give auto, never, or a folder")
-    step = verify(found, kind="checkpoint").info["step"]
-    before = json.loads((found / "run.json").read_bytes())["settings"]
-    changed = differences({**_decisive(before), "budget": None}, {**_decisive(settings), "budget": None})
-    if changed:
-        raise ConfigError(f"{found} was made with other settings ({'; '.join(changed)})", "a run keeps its settings")
-    for later, newer in list_checkpoints(folder / "checkpoints"):
-        if later > step:  # else `auto` would go on from it the next time
-            log.warning("set aside, because the run goes back to step %d: %s", step, newer)
-            newer.rename(newer.with_name(f"{newer.name}.superseded"))
-    return found
-
-
-def _read_state(folder: Path) -> dict[str, Any]:
-    path = folder / "run.json"
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError:
-        raise CheckpointError(f"{path}", "is not readable", "the run cannot be continued: use name=…") from None
 
 
 class _Run:
@@ -353,7 +288,7 @@ class _Run:
 
     def _run_id(self) -> str:
         """The same for a run however often it is resumed, another one for another folder."""
-        return fingerprint([str(self.folder.resolve()), _decisive(self.settings)])[:12]
+        return fingerprint([str(self.folder.resolve()), decisive(self.settings)])[:12]
 
     def _save_state(self, status: str, metrics: dict[str, float]) -> None:
         state = {

@@ -191,8 +191,8 @@ class Tokenizer:
 
     def _find_boundary(self) -> re.Pattern[str]:
         """Where a cut changes nothing: before white space that no piece has after something else."""
-        texts = [piece.text.replace(SPACE_MARK, " ") for piece in self.pieces if piece.kind == "normal"]
-        safe = [sign for sign in " \n" if not any(re.search(rf"[^ \n]{sign}", text) for text in texts)]
+        texts = "\0".join(piece.text.replace(SPACE_MARK, " ") for piece in self.pieces if piece.kind == "normal")
+        safe = [sign for sign in " \n" if not re.search(rf"[^ \n\0]{sign}", texts)]
         return re.compile(f"(?<=[^ \n])[{''.join(safe)}]" if safe else r"(?!)")
 
     def _check_promises(self) -> None:

@@ -1,0 +1,85 @@
+"""Which run a command means, and where it continues: the rules of ``resume=auto | never | PATH``.
+
+A run keeps its settings. What decides its numbers may not change under it; what does not (`_FREE`) may.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from lumi.callbacks import list_checkpoints, newest_checkpoint
+from lumi.config import differences
+from lumi.errors import CheckpointError, ConfigError
+from lumi.manifest import fingerprint, verify
+
+log = logging.getLogger(__name__)
+
+Settings = dict[str, Any]
+
+_FREE = ("name", "resume", "paths", "callbacks", "logger", "source")
+"""Keys that may differ when a run is continued: none of them changes a number."""
+
+
+def run_folder(settings: Settings) -> Path:
+    """``runs/<name>``; without a name, one that equal settings share, so that the same command continues the same run."""
+    stage = settings["stage"]["_target_"].rpartition(".")[2].lower()
+    name = settings["name"] or f"{stage}-{settings['data']['name']}-{fingerprint(decisive(settings))[:8]}"
+    return Path(settings["paths"]["runs"]) / name
+
+
+def starting_point(settings: Settings, folder: Path) -> Path | str | None:
+    """A checkpoint to continue from, ``finished``, or None for the beginning."""
+    resume = settings["resume"]
+    if resume not in ("auto", "never"):
+        return _given_checkpoint(Path(resume), settings, folder)
+    if not (folder / "run.json").exists():
+        return None
+    if resume == "never":
+        raise ConfigError(
+            f"{folder} exists", "resume=never does not continue a run", "name=… starts another, or remove it"
+        )
+    state = read_state(folder)
+    changed = differences(decisive(state["settings"]), decisive(settings))
+    if changed:
+        raise ConfigError(
+            f"{folder} was begun with other settings ({'; '.join(changed)})",
+            "a run keeps its settings",
+            "name=… starts another run",
+        )
+    if state["status"] == "finished":
+        return "finished"
+    return newest_checkpoint(folder / "checkpoints")
+
+
+def _given_checkpoint(path: Path, settings: Settings, folder: Path) -> Path:
+    """The checkpoint that ``resume=`` names; its run's length may be changed, nothing else that decides its numbers."""
+    if (path / "checkpoints").is_dir():
+        path = path / "checkpoints"
+    found = newest_checkpoint(path) if path.name == "checkpoints" else path
+    if found is None or not (found / "run.json").exists():
+        raise CheckpointError(f"resume={path}", "is not a checkpoint or a run", "give auto, never, or a folder")
+    step = verify(found, kind="checkpoint").info["step"]
+    before = json.loads((found / "run.json").read_bytes())["settings"]
+    changed = differences({**decisive(before), "budget": None}, {**decisive(settings), "budget": None})
+    if changed:
+        raise ConfigError(f"{found} was made with other settings ({'; '.join(changed)})", "a run keeps its settings")
+    for later, newer in list_checkpoints(folder / "checkpoints"):
+        if later > step:  # else `auto` would go on from it the next time
+            log.warning("set aside, because the run goes back to step %d: %s", step, newer)
+            newer.rename(newer.with_name(f"{newer.name}.superseded"))
+    return found
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """What a run's ``run.json`` says."""
+    path = folder / "run.json"
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        raise CheckpointError(f"{path}", "is not readable", "the run cannot be continued: use name=…") from None
+
+
+def decisive(settings: Settings) -> Settings:
+    """The settings that decide the numbers of a run."""
+    return {key: value for key, value in settings.items() if key not in _FREE}
