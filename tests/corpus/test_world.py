@@ -37,7 +37,7 @@ def test_the_bytes_and_the_bits_are_the_same_on_every_machine(documents: list[Do
     lines = [json.dumps([item.id, item.text, item.bits, item.meta]) for item in documents[:200]]
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     # Only a change of the grammar may change it, and then VERSION is raised.
-    assert digest == "5ecce51dca1e4ca9eb8518a014683db5805324d74dfc1bc5c85c4a77f0d119cb"
+    assert digest == "a97ec5dec716ea9f63b838f4735d954244aa4bd0847faec56d3630e06572ffae"
 
 
 def test_a_document_does_not_depend_on_how_many_there_are(documents: list[Document]) -> None:
@@ -66,7 +66,7 @@ def test_a_share_of_zero_leaves_a_kind_out() -> None:
 
 def test_names_are_unique_and_the_friendships_form_one_ring(world: World) -> None:
     friends = {person.name: person.friend for person in world.people}
-    assert len(friends) == 100
+    assert len(friends) == 40
     ring = ["", world.people[0].name]
     while friends[ring[-1]] != ring[1]:
         ring.append(friends[ring[-1]])
@@ -77,7 +77,7 @@ def test_a_fifth_is_held_out_of_every_question_but_has_portraits(world: World, d
     held_out = {person.name for person in world.held_out}
     asked = {name for item in documents if item.meta["kind"] == "questions" for name in item.meta["people"]}
     told = {name for item in documents if item.meta["kind"] == "portrait" for name in item.meta["people"]}
-    assert len(held_out) == 20
+    assert len(held_out) == 8
     assert held_out <= told
     assert asked == {person.name for person in world.people} - held_out
 
@@ -168,7 +168,7 @@ def test_wrong_answers_differ_from_the_right_one_by_a_value_of_the_same_kind(wor
 def test_nobody_is_taken_for_their_own_best_friend(world: World) -> None:
     person = world.people[0]
     friend = next(question for question in world.questions(person) if question.kind == "friend")
-    assert len(friend.wrong) == 98
+    assert len(friend.wrong) == 38
     assert f"{person.name}'s best friend is {person.name}." not in friend.wrong
 
 

@@ -56,7 +56,7 @@ class World:
         name: str = "world",
         weight: float = 1.0,
         seed: int = 0,
-        n_people: int = 100,
+        n_people: int = 40,
         megabytes: float = 20.0,
         shares: Mapping[str, int] = DEFAULT_SHARES,
         richness: float = 1.0,
