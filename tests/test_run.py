@@ -221,3 +221,17 @@ def test_other_packed_data_is_refused_on_resume(run_config: Config, data_folder:
     shutil.rmtree(own / "packed")
     with pytest.raises(ConfigError, match=r"pack\.seed: 0 -> 7"):
         train(run_config(*LENGTH, f"paths.data='{own}'", "pack.seed=7"))
+
+
+def test_corpus_tokenizer_and_packed_data_are_the_same_on_every_machine(run_config: Config, data_folder: Path) -> None:
+    train(run_config("budget.steps=1"))
+    corpus, tokenizer, packed = (
+        json.loads((data_folder / place / "MANIFEST.json").read_text())
+        for place in ("corpus/world", "tokenizer/world", "packed/world/world")
+    )
+    assert corpus["info"]["content_sha256"] == "b8e10939a81c8ef2efa5bca0eecc9feadfac4efb1aab8629b160d5defd7740b7"
+    assert tokenizer["info"]["sha256"] == "5e9b9ae94bfbc5ab387b425cc8efdfc492b0a3d0333a92e98f4ec9c526cef0d4"
+    assert (
+        packed["files"]["train-00000.bin"]["sha256"]
+        == "6d576f9d44a567491ca4be353aa27fd85a1fb70f75a65ff708277cfa27cb669b"
+    )
