@@ -14,6 +14,7 @@ import json
 import logging
 import platform
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 import lumi
 from lumi.arch import Decoder, DecoderConfig
 from lumi.callbacks import FolderCheckpointIO, MetricsCsv, RunFacts, WandB
-from lumi.config import build, check_keys, collect, differences, resolve
+from lumi.config import build, check_keys, collect, differences, resolve, violations
 from lumi.data import PackedData, RunLength
-from lumi.errors import ConfigError, DataError
+from lumi.errors import ConfigError, DataError, join_violations
 from lumi.lock import folder_lock
 from lumi.manifest import fingerprint, read_manifest, write_atomic
 from lumi.plan import Budget, Plan, estimate_memory, measure_micro_batch, measure_peak_flops
@@ -45,6 +46,15 @@ ROOT_KEYS = (
     "callbacks", "logger", "stage",
 )  # fmt: skip
 """Everything that ``conf/train.yaml`` may hold."""
+
+
+STAGE_OFFERED = ("decoder", "recipe", "sources", "total_steps", "accumulate", "seed")
+LOGGERS_OFFERED = ("run_folder", "run_id", "settings")
+CALLBACKS_OFFERED = (
+    "run_folder", "total_steps", "val_every_steps", "tokens_per_step", "epoch_tokens", "flops_per_token", "peak_flops",
+    "sources", "tokenizer", "decoder",
+)  # fmt: skip
+"""What a run offers to the constructors of its parts: see `_Run`."""
 
 
 def train(cfg: DictConfig) -> dict[str, float]:
@@ -82,6 +92,9 @@ def check(settings: Settings) -> None:
         lambda: build(settings["data"], "data", **_data_arguments(settings)),
         lambda: _check_lengths(settings),
         lambda: _check_seed(settings["seed"]),
+        lambda: _check_nodes({"stage": settings["stage"]}, "", STAGE_OFFERED),
+        lambda: _check_nodes(settings["callbacks"] or {}, "callbacks.", CALLBACKS_OFFERED),
+        lambda: _check_nodes(settings["logger"] or {}, "logger.", LOGGERS_OFFERED),
     )
 
 
@@ -89,6 +102,13 @@ def _check_lengths(settings: Settings) -> None:
     seq_len, longest = settings["data"].get("seq_len"), settings["arch"].get("max_seq_len")
     if isinstance(seq_len, int) and isinstance(longest, int) and seq_len > longest:
         raise ConfigError(f"data.seq_len={seq_len}", f"must be at most arch.max_seq_len={longest}")
+
+
+def _check_nodes(nodes: Mapping[str, Any], prefix: str, offered: Sequence[str]) -> None:
+    """What can be said of nodes that are built only when the model and the data are there."""
+    found = [error for name, node in nodes.items() if node for error in violations(node, prefix + name, set(offered))]
+    if found:
+        raise join_violations(found)
 
 
 def _check_seed(seed: Any) -> None:

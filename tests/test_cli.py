@@ -28,6 +28,11 @@ MISTAKES = {
     "too long": ("train.py", ["data.seq_len=512"], "data.seq_len=512 · must be at most arch.max_seq_len=256"),
     "two budgets": ("train.py", ["budget.steps=1", "budget.tokens=10"], "at most one may be set"),
     "foreign class": ("train.py", ["optim._target_=os.system"], "must be one of Lumi's own classes"),
+    "callback": (
+        "train.py",
+        ["callbacks.progress.every_steps=x"],
+        "callbacks.progress.every_steps=x · must be a whole",
+    ),
     "unknown step": ("prepare.py", ["step=tokeniser"], "step=tokeniser · is not a step · did you mean 'tokenizer'?"),
     "no path": ("prepare.py", ["source=files"], "source.path"),
     "no model": ("evaluate.py", [], "model"),

@@ -142,10 +142,10 @@ def text_perplexity(
     window = longest if window is None else window
     stride = max(1, window // 2) if stride is None else stride
     if not 2 <= window <= longest:
-        raise ConfigError(f"eval.window={window}", f"must be from 2 to arch.max_seq_len={longest}")
+        raise ConfigError(f"window={window}", f"must be from 2 to arch.max_seq_len={longest}")
     if not 1 <= stride < window:
         rule = f"must be from 1 to {window - 1}: windows overlap, so that every token has context"
-        raise ConfigError(f"eval.stride={stride}", rule, f"try {window // 2}")
+        raise ConfigError(f"stride={stride}", rule, f"try {window // 2}")
     if not text:
         raise DataError(f"{name} is empty", "a perplexity needs some text")
     ids = np.array([tokenizer.bos_id, *tokenizer.encode(text), *([tokenizer.eos_id] if score_eos else [])])

@@ -118,9 +118,9 @@ def test_training_mode_random_state_and_gradients_are_left_alone(model, codec):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"window": 65}, "eval.window=65.*64"),
-        ({"window": 1}, "eval.window=1"),
-        ({"window": 8, "stride": 8}, "eval.stride=8"),
+        ({"window": 65}, "window=65.*64"),
+        ({"window": 1}, "window=1"),
+        ({"window": 8, "stride": 8}, "stride=8"),
     ],
 )
 def test_a_window_or_stride_that_does_not_fit_is_named(model, codec, settings, message):
