@@ -1,6 +1,7 @@
 """What ``evaluate.py`` calls: score trained models, check what they write, report, compare."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from lumi import __version__
 from lumi.callbacks import continue_prompts
 from lumi.config import build, check_keys, resolve
 from lumi.data import PackedStream
@@ -15,16 +17,29 @@ from lumi.errors import ConfigError, did_you_mean
 from lumi.eval.baselines import Baselines, packed_baselines
 from lumi.eval.perplexity import packed_perplexity, text_perplexity, weighted
 from lumi.eval.report import sources_table, texts_table, write_comparison, write_report
-from lumi.eval.results import Results, SourceResult, TextResult
+from lumi.eval.results import RESULTS, Results, SourceResult, TextResult, read_results
 from lumi.eval.smoke import SmokeReport, run_smoke, smoke_table
 from lumi.eval.text import read_text
 from lumi.generate import SamplingParams
-from lumi.manifest import MANIFEST
+from lumi.manifest import MANIFEST, fingerprint, read_manifest, sha256_file, write_atomic
 from lumi.trained import Trained, load_trained
 
 log = logging.getLogger(__name__)
 
-ROOT_KEYS = ("model", "prompt", "sampling", "skip", "data", "text", "window", "stride", "batch_size", "suite", "out")
+ROOT_KEYS = (
+    "model",
+    "prompt",
+    "sampling",
+    "skip",
+    "data",
+    "text",
+    "window",
+    "stride",
+    "batch_size",
+    "suite",
+    "out",
+    "force",
+)
 PARTS = ("packed", "baselines", "text", "smoke")
 
 Settings = dict[str, Any]
@@ -70,7 +85,31 @@ class _Evaluation:
             model.decoder.cuda()
 
     def execute(self) -> dict[str, Any]:
-        """Score, check, write; returns what results.json holds."""
+        """Score, check, write, unless that was done before; returns what results.json holds."""
+        folder, key = self._folder(), self._key()
+        done = folder / ".key"  # what the report in this folder was made from
+        if done.exists() and done.read_text() == key and (folder / RESULTS).exists():
+            log.info("evaluated already, with the same settings (force=true does it again)")
+            found = read_results(folder)
+        else:
+            done.unlink(missing_ok=True)
+            found = self._measure(folder)
+            write_atomic(done, key)
+        self._show(found)
+        log.info("report: %s", folder / "report.md")
+        return found
+
+    def _key(self) -> str:
+        """Equal for the same weights evaluated in the same way: then nothing needs to be done again."""
+        if self.settings["force"]:
+            return os.urandom(8).hex()
+        files = read_manifest(self.model.checkpoint).files
+        texts = [
+            sha256_file(Path(path)) for path in _as_list(self.settings["text"] or [], "text") if Path(path).is_file()
+        ]
+        return fingerprint([__version__, files, texts, self.settings])
+
+    def _measure(self, folder: Path) -> dict[str, Any]:
         log.info("evaluating %s", self.model.checkpoint)
         splits = {} if "packed" in self.skip else self._splits()
         sources = {name: self._score(name, *pair) for name, pair in splits.items()}
@@ -84,12 +123,8 @@ class _Evaluation:
             texts={} if "text" in self.skip else self._texts(),
             smoke=None if "smoke" in self.skip else self._smoke({name: val for name, (_, val) in splits.items()}),
         )
-        folder = self._folder()
         metrics = self.model.run / "metrics.csv" if self.model.run else None
-        found = write_report(folder, results, metrics=metrics if metrics and metrics.exists() else None)
-        self._show(found)
-        log.info("report: %s", folder / "report.md")
-        return found
+        return write_report(folder, results, metrics=metrics if metrics and metrics.exists() else None)
 
     def _splits(self) -> dict[str, tuple[PackedStream, PackedStream]]:
         """Train and validation split of every packed source that the model was trained on, or that were named."""

@@ -109,6 +109,11 @@ def test_from_text_files_to_an_answer(tmp_path: Path) -> None:
     parts = ("model=[runs/r0,runs/r1]", "text='held out.txt'", "out=both", "suite.held_out_prompts=1")
     done = call("evaluate.py", *parts, "suite.categories={free: ['']}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert "evaluated already" not in done.stderr
+    assert (
+        call("evaluate.py", *parts, "suite.categories={free: ['']}", cwd=tmp_path).stderr.count("evaluated already")
+        == 2
+    )
     results = json.loads((tmp_path / "runs" / "r0" / "eval" / "results.json").read_text())
     assert results["texts"]["held out.txt"]["score"]["bytes"] == 25
     assert {"report.md", "loss.png"} <= {path.name for path in (tmp_path / "runs" / "r0" / "eval").iterdir()}
