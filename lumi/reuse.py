@@ -44,17 +44,17 @@ def finished(
     found = read_manifest(folder, kind=kind)
     if found.fingerprint == content_fingerprint(settings, parents):
         return verify(folder, kind=kind)
-    changes = [*_differences(key, found.settings, settings), *_differences("made from", found.parents, parents)]
+    changes = [*setting_changes(key, found.settings, settings), *setting_changes("made from", found.parents, parents)]
     more = f" and {len(changes) - _MOST_DIFFERENCES} more" if len(changes) > _MOST_DIFFERENCES else ""
     differences = ", ".join(changes[:_MOST_DIFFERENCES]) or "the layout of the files has changed"
     raise DataError(f"{folder} was made otherwise", f"{differences}{more}", fix)
 
 
-def _differences(path: str, old: Any, new: Any) -> Iterator[str]:
+def setting_changes(path: str, old: Any, new: Any) -> Iterator[str]:
     """Each setting that differs, as ``tokenizer.seed was 1, is 2``; nested ones by their full path."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted(old.keys() | new.keys()):
-            yield from _differences(f"{path}.{name}", old.get(name), new.get(name))
+            yield from setting_changes(f"{path}.{name}", old.get(name), new.get(name))
     elif old != new:
         yield f"{path} was {_short(old)}, is {_short(new)}"
 

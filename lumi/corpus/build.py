@@ -21,6 +21,7 @@ from lumi.corpus.text import text_fault
 from lumi.errors import DataError
 from lumi.lock import folder_lock
 from lumi.manifest import MANIFEST, Manifest, atomic_folder, fingerprint, read_manifest, verify, write_manifest
+from lumi.reuse import setting_changes
 
 log = logging.getLogger(__name__)
 
@@ -102,27 +103,13 @@ def _finished(folder: Path, settings: dict[str, Any], force: bool) -> Manifest |
     found = read_manifest(folder, kind="corpus")
     if found.fingerprint == fingerprint(settings):
         return verify(folder, kind="corpus")
-    changes = list(_differences("source", found.settings, settings))
+    changes = list(setting_changes("source", found.settings, settings))
     more = f" and {len(changes) - _MOST_DIFFERENCES} more" if len(changes) > _MOST_DIFFERENCES else ""
     raise DataError(
         f"{folder} was made with other settings",
         f"{', '.join(changes[:_MOST_DIFFERENCES])}{more}",
         "force=true builds it again, source.name=… makes another beside it",
     )
-
-
-def _differences(path: str, old: Any, new: Any) -> Iterator[str]:
-    """Each setting that differs, as ``source.seed was 1, is 2``; nested ones by their full path."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            yield from _differences(f"{path}.{key}", old.get(key), new.get(key))
-    elif old != new:
-        yield f"{path} was {_short(old)}, is {_short(new)}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 30 else f"{text[:20]}…"
 
 
 def _write(source: Source, work: Path) -> tuple[Tally, str]:
