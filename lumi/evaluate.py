@@ -15,11 +15,12 @@ from lumi.config import build, check_keys, resolve
 from lumi.data import PackedStream
 from lumi.errors import ConfigError, did_you_mean
 from lumi.eval.baselines import Baselines, packed_baselines
-from lumi.eval.perplexity import packed_perplexity, text_perplexity, weighted
+from lumi.eval.perplexity import packed_perplexity, text_perplexity, weighted, window_and_stride
 from lumi.eval.report import sources_table, texts_table, write_comparison, write_report
 from lumi.eval.results import RESULTS, Results, SourceResult, TextResult, read_results
 from lumi.eval.smoke import SmokeReport, run_smoke, smoke_table
 from lumi.eval.text import read_text
+from lumi.eval.windows import WholeDocuments
 from lumi.generate import SamplingParams
 from lumi.manifest import MANIFEST, fingerprint, read_manifest, sha256_file, write_atomic
 from lumi.trained import Trained, load_trained
@@ -142,9 +143,10 @@ class _Evaluation:
 
     def _score(self, name: str, train: PackedStream, val: PackedStream) -> SourceResult:
         model = self.model
+        window, stride = self._window()
         score = packed_perplexity(
             model.decoder,
-            val,
+            WholeDocuments(val, window=window, stride=stride),
             token_bytes=model.tokenizer.token_bytes(),
             batch_size=self.settings["batch_size"],
             name=name,
@@ -161,9 +163,7 @@ class _Evaluation:
         return packed_baselines(train, val, self.model.tokenizer, cache=cache)
 
     def _texts(self) -> dict[str, TextResult]:
-        longest = self.model.decoder.config.max_seq_len
-        window = self.settings["window"] or longest
-        stride = self.settings["stride"] or max(1, window // 2)
+        window, stride = self._window()
         result = {}
         for path in _as_list(self.settings["text"] or [], "text"):
             score = text_perplexity(
@@ -177,6 +177,9 @@ class _Evaluation:
             )
             result[Path(path).name] = TextResult(score=score, window=window, stride=stride)
         return result
+
+    def _window(self) -> tuple[int, int]:
+        return window_and_stride(self.model.decoder.config, self.settings["window"], self.settings["stride"])
 
     def _smoke(self, splits: dict[str, PackedStream]) -> SmokeReport:
         return run_smoke(self.model.decoder, self.model.tokenizer, self.suite, splits=splits)

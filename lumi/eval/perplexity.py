@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from lumi.arch import Decoder, token_nll
+from lumi.arch import Decoder, DecoderConfig, token_nll
 from lumi.errors import ConfigError, DataError, NumericError
 from lumi.eval.codec import Codec
 from lumi.eval.windows import SlidingWindows, Windows, WindowStream
@@ -138,14 +138,7 @@ def text_perplexity(
         ConfigError: window or stride do not fit the model.
         DataError: the text is empty.
     """
-    longest = model.config.max_seq_len
-    window = longest if window is None else window
-    stride = max(1, window // 2) if stride is None else stride
-    if not 2 <= window <= longest:
-        raise ConfigError(f"window={window}", f"must be from 2 to arch.max_seq_len={longest}")
-    if not 1 <= stride < window:
-        rule = f"must be from 1 to {window - 1}: windows overlap, so that every token has context"
-        raise ConfigError(f"stride={stride}", rule, f"try {window // 2}")
+    window, stride = window_and_stride(model.config, window, stride)
     if not text:
         raise DataError(f"{name} is empty", "a perplexity needs some text")
     ids = np.array([tokenizer.bos_id, *tokenizer.encode(text), *([tokenizer.eos_id] if score_eos else [])])
@@ -154,6 +147,23 @@ def text_perplexity(
     ones = np.ones(model.config.vocab_size, dtype=np.int32)
     scored = packed_perplexity(model, stream, token_bytes=ones, batch_size=batch_size, name=name)
     return dataclasses.replace(scored, bytes=len(text.encode()), words=count_words(text))
+
+
+def window_and_stride(config: DecoderConfig, window: int | None, stride: int | None) -> tuple[int, int]:
+    """Fill in the defaults: the longest window that the model takes, and half of it as stride.
+
+    Raises:
+        ConfigError: window or stride do not fit the model.
+    """
+    longest = config.max_seq_len
+    window = longest if window is None else window
+    stride = max(1, window // 2) if stride is None else stride
+    if not 2 <= window <= longest:
+        raise ConfigError(f"window={window}", f"must be from 2 to arch.max_seq_len={longest}")
+    if not 1 <= stride < window:
+        rule = f"must be from 1 to {window - 1}: windows overlap, so that every token has context"
+        raise ConfigError(f"stride={stride}", rule, f"try {window // 2}")
+    return window, stride
 
 
 def count_words(text: str) -> int:

@@ -1,5 +1,6 @@
 """What is scored, cut into windows: the common form of packed data and of one long text."""
 
+import itertools
 from typing import Protocol, TypedDict
 
 import numpy as np
@@ -75,3 +76,59 @@ class SlidingWindows:
         tokens = np.where(inside, self.ids[np.minimum(at, len(self.ids) - 1)], 0)
         doc_ids = np.where(inside, 0, -1).astype(np.int32)
         return {"tokens": tokens, "doc_ids": doc_ids, "loss_mask": inside & (at >= reached)}
+
+
+class WholeDocuments:
+    """The documents of a packed split, each scored from its own beginning.
+
+    Training reads the stream in windows that cut through documents, and what follows a cut is predicted without what
+    went before. Here a window holds as many whole documents as fit, in their order; a document that is longer than a
+    window is cut into overlapping ones, as `SlidingWindows` does. Every target is scored exactly once.
+
+    Args:
+        split: of a packed dataset.
+        window: tokens that the model sees at a time.
+        stride: tokens from one window of a long document to the next, at most ``window - 1``.
+    """
+
+    def __init__(self, split: PackedSplit, *, window: int, stride: int) -> None:
+        self.split, self.window = split, window
+        self._rows = _rows(split.offsets, window, stride)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def windows(self, indices: np.ndarray) -> Windows:
+        """The windows with these indices, padded with token 0 outside any document."""
+        shape = (len(indices), self.window)
+        tokens = np.zeros(shape, dtype=np.int64)
+        doc_ids = np.full(shape, -1, dtype=np.int32)
+        loss_mask = np.zeros(shape, dtype=bool)
+        for row, index in enumerate(np.asarray(indices).tolist()):
+            at = 0
+            for number, (start, stop, target) in enumerate(self._rows[index]):
+                end = at + stop - start
+                tokens[row, at:end] = self.split.tokens(start, stop)
+                doc_ids[row, at:end] = number
+                loss_mask[row, at + target - start : end] = True
+                at = end
+        return {"tokens": tokens, "doc_ids": doc_ids, "loss_mask": loss_mask}
+
+
+def _rows(offsets: np.ndarray, window: int, stride: int) -> list[list[tuple[int, int, int]]]:
+    """Each row's parts, as (first token, end, first target) in the stream."""
+    rows: list[list[tuple[int, int, int]]] = []
+    free = 0
+    edges = np.asarray(offsets).tolist()
+    for begin, end in itertools.pairwise(edges):
+        if end - begin > free:
+            rows.append([])
+            free = window
+        start, target = begin, begin + 1  # bos is context
+        while end - start > free:  # only a document that is longer than a window
+            rows[-1].append((start, start + free, target))
+            target, start = start + free, start + stride
+            rows.append([])
+        rows[-1].append((start, end, target))
+        free -= end - start
+    return rows

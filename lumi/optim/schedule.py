@@ -25,7 +25,7 @@ class Constant:
     Attributes:
         warmup_steps: optimizer steps of warm-up; null takes ``warmup_ratio``.
         warmup_ratio: the same as a share of the whole run.
-        min_ratio: rate at the very end as a share of the peak, where a schedule decays.
+        min_ratio: rate that a decaying schedule has reached when the run is over, as a share of the peak.
     """
 
     warmup_steps: int | None = None
@@ -41,11 +41,11 @@ class Constant:
                 raise ConfigError(f"optim.schedule.{name}={getattr(self, name)}", "must be in [0, 1]")
 
     def factor(self, step: int, total_steps: int) -> float:
-        """Warm-up reaches 1 on its last step and never gives 0, so that no step is wasted."""
+        """Warm-up reaches 1 on its last step; ``min_ratio`` is reached after the last step, so none has the rate 0."""
         warmup = self.warmup_steps if self.warmup_steps is not None else round(self.warmup_ratio * total_steps)
         if step < warmup:
             return (step + 1) / warmup
-        done = (step - warmup) / max(1, total_steps - 1 - warmup)
+        done = (step - warmup) / max(1, total_steps - warmup)
         return self._after_warmup(min(1.0, done))
 
     def _after_warmup(self, done: float) -> float:

@@ -9,7 +9,7 @@ import torch
 from lumi.arch import Decoder, DecoderConfig
 from lumi.errors import ConfigError, DataError, NumericError
 from lumi.eval.perplexity import Perplexity, count_words, packed_perplexity, text_perplexity, weighted
-from lumi.eval.windows import SlidingWindows
+from lumi.eval.windows import SlidingWindows, WholeDocuments
 
 TEXT = "the quick brown fox jumps over the lazy dog, née 🦊"
 
@@ -97,6 +97,31 @@ def test_each_token_is_a_target_once_with_enough_context(stride, length):
     assert sorted(batch["tokens"][batch["loss_mask"]].tolist()) == list(range(1, length + 1))
     context = np.tile(np.arange(batch["tokens"].shape[1]), (len(stream), 1))
     assert (context[1:][batch["loss_mask"][1:]] >= 8 - stride).all()
+
+
+@pytest.mark.parametrize("stride", [1, 3, 7])
+@pytest.mark.parametrize("lengths", [[5], [3, 5, 8, 2], [1, 30, 4, 9, 2, 6], [20, 20], [0, 0, 0, 0, 0]])
+def test_whole_documents_are_scored_once_with_their_beginning(make_split, lengths, stride):
+    split = make_split(["abcdefghijklmnopqrstuvwxyzabcd"[:length] for length in lengths])
+    stream = WholeDocuments(split, window=8, stride=stride)
+    batch = stream.windows(np.arange(len(stream)))
+    tokens, documents, mask = batch["tokens"], batch["doc_ids"], batch["loss_mask"]
+    targets = [token for doc in range(len(lengths)) for token in split.tokens(*split.offsets[doc : doc + 2])[1:]]
+    assert tokens[mask].tolist() == targets
+    for row, position in np.argwhere(mask):
+        context = (documents[row, :position] == documents[row, position]).sum()
+        begins = tokens[row, position - context] == 0  # bos
+        assert begins or context >= 8 - stride
+    assert (tokens[documents == -1] == 0).all()
+
+
+def test_the_end_of_a_document_is_scored_after_its_beginning(model, codec, make_split):
+    split = make_split(["fox", "a longer document than the others"])
+    stream = WholeDocuments(split, window=40, stride=20)
+    result = packed_perplexity(model, stream, token_bytes=codec.token_bytes(), batch_size=2)
+    documents = [split.tokens(*split.offsets[i : i + 2]).tolist() for i in range(2)]
+    expected = sum(naive_nll(model, doc[:i], doc[i]) for doc in documents for i in range(1, len(doc)))
+    assert math.isclose(result.nll_nats, expected, rel_tol=1e-5)
 
 
 def test_eos_is_scored_only_on_request(model, codec):

@@ -35,24 +35,24 @@ def test_constant_stays_at_the_peak():
 
 
 def test_cosine_falls_along_half_a_wave():
-    expected = [1.0, 0.1 + 0.9 * (0.5 + math.sqrt(0.125)), 0.55, 0.1 + 0.9 * (0.5 - math.sqrt(0.125)), 0.1]
-    assert curve(Cosine(warmup_steps=0, min_ratio=0.1), 5) == pytest.approx(expected, abs=1e-12)
+    expected = [1.0, 0.1 + 0.9 * (0.5 + math.sqrt(0.125)), 0.55, 0.1 + 0.9 * (0.5 - math.sqrt(0.125))]
+    assert curve(Cosine(warmup_steps=0, min_ratio=0.1), 4) == pytest.approx(expected, abs=1e-12)
 
 
 def test_linear_falls_along_a_line():
-    assert curve(Linear(warmup_steps=0, min_ratio=0.2), 5) == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2], abs=1e-12)
+    assert curve(Linear(warmup_steps=0, min_ratio=0.2), 4) == pytest.approx([1.0, 0.8, 0.6, 0.4], abs=1e-12)
 
 
 def test_wsd_is_stable_and_then_falls_along_a_line():
     schedule = WSD(warmup_steps=2, decay_ratio=0.5, shape="linear", min_ratio=0.2)
-    expected = [0.5, 1, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2]  # two of warm-up, nine after it
-    assert curve(schedule, 11) == pytest.approx(expected, abs=1e-12)
+    expected = [0.5, 1, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4]  # two of warm-up, eight after it
+    assert curve(schedule, 10) == pytest.approx(expected, abs=1e-12)
 
 
 def test_wsd_may_fall_by_the_root():
     schedule = WSD(warmup_steps=0, decay_ratio=0.4, shape="sqrt")
-    expected = [1, 1, 1, 1, 1, 1, 1, 1 - math.sqrt(1 / 4), 1 - math.sqrt(2 / 4), 1 - math.sqrt(3 / 4), 0]
-    assert curve(schedule, 11) == pytest.approx(expected, abs=1e-7)
+    expected = [1, 1, 1, 1, 1, 1, 1, 1 - math.sqrt(1 / 4), 1 - math.sqrt(2 / 4), 1 - math.sqrt(3 / 4)]
+    assert curve(schedule, 10) == pytest.approx(expected, abs=1e-7)
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -64,10 +64,17 @@ def test_after_the_warm_up_the_factor_never_rises_and_stays_within_its_bounds(ki
     assert 0.1 - 1e-12 <= min(after) <= max(after) <= 1.0
 
 
-@pytest.mark.parametrize("kind", ALL)
-def test_a_step_beyond_the_run_has_the_last_factor(kind):
+@pytest.mark.parametrize("kind", [Cosine, Linear, WSD])
+def test_a_run_that_is_over_has_reached_min_ratio_and_no_step_before_it_has(kind):
     schedule = kind(min_ratio=0.1)
-    assert schedule.factor(150, 100) == pytest.approx(schedule.factor(99, 100), abs=1e-12)
+    assert schedule.factor(100, 100) == schedule.factor(150, 100) == pytest.approx(0.1, abs=1e-12)
+    assert min(curve(schedule, 100)) > 0.1
+
+
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("total_steps", [1, 2, 1000])
+def test_no_step_has_the_rate_zero(kind, total_steps):
+    assert min(curve(kind(min_ratio=0.0), total_steps)) > 0
 
 
 @pytest.mark.parametrize(
