@@ -46,6 +46,21 @@ def token_nll(hidden: Tensor, weight: Tensor, tokens: Tensor) -> Tensor:
     return nll
 
 
+def target_nll(hidden: Tensor, weight: Tensor, tokens: Tensor, loss_mask: Tensor) -> Tensor:
+    """Negative log-likelihood of each masked token, differentiable one by one: what preference losses are made of.
+
+    Costs a second pass through the head in the backward pass, because the slope of each row is known only then.
+
+    Args:
+        hidden, weight, tokens, loss_mask: as in `next_token_loss`.
+
+    Returns:
+        (N,) float32 in nats, in the order of ``tokens[:, 1:][loss_mask[:, 1:]]``.
+    """
+    rows, targets = _shift(hidden, tokens, loss_mask)
+    return _ChunkedRowNll.apply(rows, weight, targets)
+
+
 def _shift(hidden: Tensor, tokens: Tensor, loss_mask: Tensor) -> tuple[Tensor, Tensor]:
     """Pair each target with the state before it: rows (N, D) and targets (N,)."""
     selected = loss_mask[:, 1:]
@@ -74,17 +89,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             for start in range(0, rows.shape[0], size):
                 part = slice(start, start + size)
                 x, target = rows[part].to(dtype), targets[part].unsqueeze(1)  # (n, D), (n, 1)
-                logits = (x @ head.T).float()  # (n, V)
-                chosen = logits.gather(1, target).squeeze(1)
-                highest = logits.amax(dim=1)
-                # In place, and not by logsumexp: on a CPU that costs as much as four softmaxes.
-                total = logits.sub_(highest.unsqueeze(1)).exp_().sum(dim=1)  # (n,)
-                nll[part] = total.log() + highest - chosen
+                nll[part], probabilities = _nll_and_probabilities(x, head, target)
                 if grad_rows is None and grad_weight is None:
                     continue
-                logits.div_(total.unsqueeze(1))  # now probabilities
-                logits.scatter_add_(1, target, logits.new_full(target.shape, -1.0))
-                slope = logits.to(dtype)
+                slope = _slope(probabilities, target).to(dtype)
                 if grad_rows is not None:
                     grad_rows[part] = (slope @ head).to(rows.dtype)
                 if grad_weight is not None:
@@ -104,6 +112,58 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             None if grad_weight is None else (grad_weight * scale).to(ctx.weight_dtype),
             None,
         )
+
+
+class _ChunkedRowNll(torch.autograd.Function):
+    """As `_ChunkedCrossEntropy`, but every row has a gradient of its own; logits are made again in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        """Rows (N, D), weight (V, D), targets (N,) -> (N,) float32."""
+        device = rows.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        nll = rows.new_empty(rows.shape[0], dtype=torch.float32)
+        size = max(1, CHUNK_BYTES // (4 * weight.shape[0]))
+        with torch.autocast(device, enabled=False):
+            head = weight.to(dtype)
+            for start in range(0, rows.shape[0], size):
+                part = slice(start, start + size)
+                nll[part] = _nll_and_probabilities(rows[part].to(dtype), head, targets[part].unsqueeze(1))[0]
+        ctx.save_for_backward(rows, weight, targets)
+        ctx.dtype, ctx.size = dtype, size
+        return nll
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        """Each row's slope, by the gradient of its value."""
+        rows, weight, targets = ctx.saved_tensors
+        grad_rows = torch.empty_like(rows)
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        head = weight.to(ctx.dtype)
+        for start in range(0, rows.shape[0], ctx.size):
+            part = slice(start, start + ctx.size)
+            x, target = rows[part].to(ctx.dtype), targets[part].unsqueeze(1)
+            probabilities = _nll_and_probabilities(x, head, target)[1]
+            slope = (_slope(probabilities, target) * grads[0][part].unsqueeze(1)).to(ctx.dtype)
+            grad_rows[part] = (slope @ head).to(rows.dtype)
+            if grad_weight is not None:
+                _add_product(grad_weight, slope.T, x)
+        return grad_rows, None if grad_weight is None else grad_weight.to(weight.dtype), None
+
+
+def _nll_and_probabilities(x: Tensor, head: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """States (n, D) and targets (n, 1) -> negative log-likelihoods (n,) and probabilities (n, V), float32."""
+    logits = (x @ head.T).float()  # (n, V)
+    chosen = logits.gather(1, target).squeeze(1)
+    highest = logits.amax(dim=1)
+    # In place, and not by logsumexp: on a CPU that costs as much as four softmaxes.
+    total = logits.sub_(highest.unsqueeze(1)).exp_().sum(dim=1)  # (n,)
+    return total.log() + highest - chosen, logits.div_(total.unsqueeze(1))
+
+
+def _slope(probabilities: Tensor, target: Tensor) -> Tensor:
+    """Derivative of the negative log-likelihood by the logits (n, V), in place of the probabilities."""
+    return probabilities.scatter_add_(1, target, probabilities.new_full(target.shape, -1.0))
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -1,6 +1,7 @@
 """Batches by their number: datasets without state, for loaders with any number of workers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -8,10 +9,30 @@ from torch.utils.data import Dataset, Sampler
 
 from lumi.batch import PackedBatch
 from lumi.data.mixture import Mixture
-from lumi.data.packed import PackedStream
+from lumi.data.packed import Windows
 
 _ORDER_CHUNK = 8192
 """Samples whose place is computed at once; one by one would cost more than reading them."""
+
+
+class WindowSource(Protocol):
+    """One source's windows, by number: `lumi.data.packed.PackedStream` and what the chat stages pack.
+
+    Attributes:
+        seq_len: tokens in a window.
+        n_tokens: of all windows.
+        n_whole: windows that training may read.
+    """
+
+    seq_len: int
+    n_tokens: int
+    n_whole: int
+
+    def __len__(self) -> int: ...
+
+    def windows(self, indices: np.ndarray) -> Windows:
+        """The windows with these indices; a source may give more arrays than `Windows` names, all with a row a window."""
+        ...
 
 
 class TrainBatches(Dataset[PackedBatch]):
@@ -31,7 +52,7 @@ class TrainBatches(Dataset[PackedBatch]):
 
     def __init__(
         self,
-        streams: Sequence[PackedStream],
+        streams: Sequence[WindowSource],
         mixture: Mixture,
         *,
         batch_size: int,
@@ -74,7 +95,7 @@ class ValBatches(Dataset[PackedBatch]):
 
     def __init__(
         self,
-        streams: Sequence[PackedStream],
+        streams: Sequence[WindowSource],
         *,
         batch_size: int,
         max_windows: int | None,
@@ -115,21 +136,16 @@ class FromStep(Sampler[int]):
         return self.total
 
 
-def _read(streams: Sequence[PackedStream], places: np.ndarray) -> PackedBatch:
+def _read(streams: Sequence[WindowSource], places: np.ndarray) -> PackedBatch:
     """Read windows at places (n, 2): source and window."""
     source, window = places[:, 0], places[:, 1]
-    seq_len = streams[0].seq_len
-    tokens = np.empty((len(places), seq_len), dtype=np.int64)
-    doc_ids = np.empty((len(places), seq_len), dtype=np.int32)
-    loss_mask = np.empty((len(places), seq_len), dtype=bool)
+    arrays: dict[str, np.ndarray] = {}
     for number in np.unique(source):
         of_source = source == number
-        part = streams[number].windows(window[of_source])
-        tokens[of_source], doc_ids[of_source], loss_mask[of_source] = part["tokens"], part["doc_ids"], part["loss_mask"]
-    return {
-        "tokens": torch.from_numpy(tokens),
-        "doc_ids": torch.from_numpy(doc_ids),
-        "loss_mask": torch.from_numpy(loss_mask),
-        "source": torch.from_numpy(source.copy()),
-        "sample": torch.from_numpy(window.copy()),
-    }
+        part = cast(Mapping[str, np.ndarray], streams[number].windows(window[of_source]))
+        for name, values in part.items():
+            if name not in arrays:
+                arrays[name] = np.empty((len(places), *values.shape[1:]), dtype=values.dtype)
+            arrays[name][of_source] = values
+    batch: Any = {name: torch.from_numpy(values) for name, values in arrays.items()}
+    return {**batch, "source": torch.from_numpy(source.copy()), "sample": torch.from_numpy(window.copy())}

@@ -1,0 +1,210 @@
+"""What the data of every stage have in common: windows of one or many weighted sources, in an order that is a pure function.
+
+A stage's data say where their windows come from; the mixture, the curriculum, the loaders and their exact resumption are here.
+"""
+
+import dataclasses
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from lumi.batch import PackedBatch
+from lumi.data.loading import FromStep, TrainBatches, ValBatches
+from lumi.data.mixture import Mixture, Phase
+from lumi.errors import ConfigError, did_you_mean
+from lumi.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunLength:
+    """How long the run is and where it stands; known only when the model's size is.
+
+    Attributes:
+        total_steps: optimizer steps.
+        accumulate: micro-batches of an optimizer step.
+        start_step: optimizer steps that are already done.
+    """
+
+    total_steps: int
+    accumulate: int
+    start_step: int = 0
+
+
+class MixedWindows(pl.LightningDataModule):
+    """Base of the data modules; a subclass fills ``train_streams`` and ``val_streams`` in `setup`.
+
+    Args:
+        name: of this choice of data.
+        weights: source → its weight, relative.
+        seq_len: tokens in a window.
+        batch_size: windows of a micro-batch on one device.
+        seed: decides the order.
+        num_workers: processes that read.
+        train_windows: use only the first so many windows of each source; null takes all.
+        val_windows: at most so many windows of each source at every validation, evenly spaced; null takes all.
+        phases: a curriculum, as ``[{until: 0.8, weights: {a: 1, b: 1}}, {until: 1.0, weights: …}]``, ``until`` being a share
+            of the run; null keeps the sources' own weights throughout.
+
+    Attributes:
+        tokenizer: after `setup`.
+        length: of the run; set before the loaders are asked for.
+    """
+
+    tokenizer: Tokenizer
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        weights: Mapping[str, float],
+        seq_len: int,
+        batch_size: int,
+        seed: int,
+        num_workers: int,
+        train_windows: int | None,
+        val_windows: int | None,
+        phases: Sequence[Mapping[str, Any]] | None,
+    ) -> None:
+        super().__init__()
+        for key, value in (("seq_len", seq_len - 1), ("batch_size", batch_size), ("num_workers", num_workers + 1)):
+            if value < 1:
+                raise ConfigError(f"data.{key}", "is too small")
+        self.name, self.seq_len, self.batch_size, self.seed = name, seq_len, batch_size, seed
+        self.num_workers, self.train_windows, self.val_windows = num_workers, train_windows, val_windows
+        self._own_weights = dict(weights)
+        self._phases = self._read_phases(phases)
+        self.length = RunLength(total_steps=0, accumulate=1)
+        self.train_streams: list[Any] = []  # of WindowSource
+        self.val_streams: list[Any] = []
+
+    @abstractmethod
+    def fingerprints(self) -> dict[str, str]:
+        """Of each source: what must not change when a run is resumed."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint says about the data it was trained on, for evaluation."""
+
+    @property
+    def source_names(self) -> list[str]:
+        """In the order of the batches' ``source`` numbers."""
+        return list(self._own_weights)
+
+    @property
+    def weights(self) -> list[float]:
+        """Shares of the sources, averaged over the phases, summing to one."""
+        shares = [0.0] * len(self._own_weights)
+        begin = 0.0
+        for until, weights in self._phases:
+            for number, weight in enumerate(weights):
+                shares[number] += (until - begin) * weight / sum(weights)
+            begin = until
+        return shares
+
+    @property
+    def n_tokens(self) -> int:
+        """Training tokens of all sources; one epoch."""
+        return sum(stream.n_tokens for stream in self.train_streams)
+
+    def example(self) -> PackedBatch:
+        """A batch like those of the run, to measure with."""
+        mixture = self.mixture(self.batch_size)
+        return TrainBatches(self.train_streams, mixture, batch_size=self.batch_size, n_batches=1)[0]
+
+    def mixture(self, samples_per_step: int) -> Mixture:
+        """The order of the whole run; phases begin at optimizer steps."""
+        phases, begin = [], 0.0
+        for until, weights in self._phases:
+            first_step = round(begin * self.length.total_steps)
+            phases.append(Phase(first_sample=first_step * samples_per_step, weights=weights))
+            begin = until
+        sizes = [min(stream.n_whole, self.train_windows or stream.n_whole) for stream in self.train_streams]
+        return Mixture(sizes=sizes, phases=phases, seed=self.seed)
+
+    def train_dataloader(self) -> DataLoader[PackedBatch]:
+        """From where the run stands to its end, as one Lightning epoch."""
+        rank, world_size = self._rank()
+        length = self.length
+        total = length.total_steps * length.accumulate
+        batches = TrainBatches(
+            self.train_streams,
+            self.mixture(self.batch_size * length.accumulate * world_size),
+            batch_size=self.batch_size,
+            n_batches=total,
+            rank=rank,
+            world_size=world_size,
+        )
+        return self._loader(batches, FromStep(length.start_step * length.accumulate, total))
+
+    def val_dataloader(self) -> DataLoader[PackedBatch]:
+        """The validation windows of all sources."""
+        rank, world_size = self._rank()
+        batches = ValBatches(
+            self.val_streams,
+            batch_size=self.batch_size,
+            max_windows=self.val_windows,
+            rank=rank,
+            world_size=world_size,
+        )
+        return self._loader(batches, FromStep(0, len(batches)))
+
+    def _loader(self, batches: TrainBatches | ValBatches, sampler: FromStep) -> DataLoader[PackedBatch]:
+        return DataLoader(
+            batches,
+            batch_size=None,  # an item is a whole batch
+            sampler=sampler,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            # A loader draws a seed for its workers: from a generator of its own, or it would disturb the run's.
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def _rank(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _read_phases(self, phases: Sequence[Mapping[str, Any]] | None) -> list[tuple[float, list[float]]]:
+        """As (end as a share of the run, weight of each source)."""
+        names = self._own_weights
+        if phases is None:
+            return [(1.0, list(names.values()))]
+        result, begin = [], 0.0
+        for number, phase in enumerate(phases):
+            key = f"data.phases[{number}]"
+            until, weights = phase.get("until"), phase.get("weights", {})
+            if not isinstance(until, int | float) or not begin < until <= 1.0:
+                raise ConfigError(f"{key}.until={until}", f"must be a share of the run above {begin} and at most 1")
+            for name in weights:
+                if name not in names:
+                    raise ConfigError(f"{key}.weights.{name}", "is not a source", did_you_mean(name, names))
+            shares = [weights.get(name, 0.0) for name in names]
+            if not all(_is_share(share) for share in shares) or not any(shares):
+                raise ConfigError(f"{key}.weights={dict(weights)}", "must be numbers of 0 or more, and not all 0")
+            result.append((float(until), [float(share) for share in shares]))
+            begin = float(until)
+        if begin != 1.0:
+            raise ConfigError(f"data.phases[-1].until={begin}", "the last phase must end at 1.0")
+        return result
+
+
+def present_sources(sources: Mapping[str, Any], key: str = "data.sources") -> dict[str, Any]:
+    """The sources that are not null, by their own names.
+
+    Raises:
+        ConfigError: there is none, or two have one name.
+    """
+    present = [source for source in sources.values() if source is not None]
+    named = {source.name: source for source in present}
+    if not present or len(named) != len(present):
+        raise ConfigError(f"{key}={[s.name for s in present]}", "at least one, each with a name of its own")
+    return named
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
