@@ -1,5 +1,5 @@
 # make            what there is
-# make demo       from nothing to a trained model, with samples and a report (ten minutes are the goal)
+# make demo       from nothing to a trained model, with samples and a report (seven minutes on two CPU cores)
 # make test       the tests; make check: the linters; make ci: both, as a change must pass them
 
 PYTHON ?= python3

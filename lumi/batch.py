@@ -22,3 +22,16 @@ class PackedBatch(TypedDict):
     loss_mask: Tensor  # (B, T) bool: True where the token *itself* is a target (position t is predicted from t - 1)
     source: Tensor  # (B,) int64: index into the names of the mixture's sources
     sample: Tensor  # (B,) int64: index of the window within its source, so that any batch can be read again
+
+
+class PreferenceBatch(PackedBatch):
+    """``B`` windows that hold up to ``P`` preference pairs each, both answers as whole documents.
+
+    Document 2k of a window is the better answer of its pair k after the prompt, document 2k + 1 the worse one. The loss mask
+    marks the answers' tokens only.
+    """
+
+    pairs: Tensor  # (B, P) int64: index of the pair within its source, -1 where the window has fewer
+    reference: (
+        Tensor  # (B, P, 2) float32: summed log-probabilities of better and worse answer under the reference model
+    )

@@ -151,6 +151,11 @@ def _check_call(node: Mapping[str, Any], key: str, offered: set[str]) -> list[Co
     return found
 
 
+def find_class(node: Mapping[str, Any]) -> Any:
+    """The class that a node names, without building it."""
+    return _find(node[TARGET], "")
+
+
 def _find(path: Any, key: str) -> type:
     """The class of Lumi's own with this dotted path; nothing else is ever imported by name."""
     module, _, name = str(path).rpartition(".")
@@ -281,4 +286,4 @@ def collect(*checks: Callable[[], Any]) -> None:
         raise join_violations(found)
 
 
-__all__ = ["build", "check_keys", "collect", "differences", "resolve", "violations"]
+__all__ = ["build", "check_keys", "collect", "differences", "find_class", "resolve", "violations"]

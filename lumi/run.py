@@ -27,14 +27,18 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 import lumi
 from lumi.arch import Decoder, DecoderConfig
 from lumi.callbacks import FolderCheckpointIO, MetricsCsv, RunFacts, WandB
-from lumi.config import build, check_keys, collect, differences, resolve, violations
-from lumi.data import PackedData, RunLength
+from lumi.config import build, check_keys, collect, differences, find_class, resolve, violations
+from lumi.data import MixedWindows, PreferenceData, RunLength
 from lumi.errors import ConfigError, DataError, join_violations
+from lumi.initial import checkpoint_identity, initial_model, run_time_config
 from lumi.lock import folder_lock
-from lumi.manifest import fingerprint, read_manifest, write_atomic
+from lumi.manifest import MANIFEST, fingerprint, read_manifest, write_atomic
 from lumi.plan import Budget, Plan, estimate_memory, measure_micro_batch, measure_peak_flops
+from lumi.reference import attach_reference
 from lumi.resume import decisive, read_state, run_folder, starting_point
-from lumi.stage.base import Sources
+from lumi.stage.base import Sources, Stage
+from lumi.tokenizer import Tokenizer
+from lumi.trained import Trained
 from lumi.trainer import TrainerConfig
 
 log = logging.getLogger(__name__)
@@ -43,7 +47,7 @@ Settings = dict[str, Any]
 
 ROOT_KEYS = (
     "name", "seed", "resume", "budget", "paths", "source", "pack", "tokenizer", "arch", "data", "optim", "trainer",
-    "callbacks", "logger", "stage",
+    "callbacks", "logger", "stage", "template", "init_from",
 )  # fmt: skip
 """Everything that ``conf/train.yaml`` may hold."""
 
@@ -52,7 +56,7 @@ STAGE_OFFERED = ("decoder", "recipe", "sources", "total_steps", "accumulate", "s
 LOGGERS_OFFERED = ("run_folder", "run_id", "settings")
 CALLBACKS_OFFERED = (
     "run_folder", "total_steps", "val_every_steps", "tokens_per_step", "epoch_tokens", "flops_per_token", "peak_flops",
-    "sources", "tokenizer", "decoder",
+    "sources", "tokenizer", "template", "decoder",
 )  # fmt: skip
 """What a run offers to the constructors of its parts: see `_Run`."""
 
@@ -118,6 +122,7 @@ def _check_seed(seed: Any) -> None:
 
 def _data_arguments(settings: Settings) -> dict[str, Any]:
     return {
+        "template": build(settings["template"], "template"),
         "tokenizer": build(settings["tokenizer"], "tokenizer"),
         "pack": build(settings["pack"], "pack"),
         "root": Path(settings["paths"]["data"]),
@@ -134,16 +139,21 @@ class _Run:
         self.start_step = read_manifest(self.start, kind="checkpoint").info["step"] if self.start else 0
         self.trainer_config: TrainerConfig = build(settings["trainer"], "trainer")
         self.budget: Budget = build(settings["budget"], "budget")
+        self.initial: dict[str, Any] = {}
 
     def execute(self) -> dict[str, float]:
         """Prepare, build, fit."""
         self.trainer_config.prepare_process()
         pl.seed_everything(self.settings["seed"], workers=True, verbose=False)
-        self.data: PackedData = build(self.settings["data"], "data", **_data_arguments(self.settings))
+        self.data: MixedWindows = build(self.settings["data"], "data", **_data_arguments(self.settings))
+        initial = self._initial_model()
         self.data.prepare_data()
         self.data.setup()
         config: DecoderConfig = build(self.settings["arch"], "arch", vocab_size=self.data.tokenizer.vocab_size)
         self.decoder = Decoder(config)
+        if initial is not None:
+            self.decoder = Decoder(run_time_config(self.settings, initial))
+            self.decoder.load_state_dict(initial.decoder.state_dict())
         self.plan = self._plan(config)
         self.data.length = RunLength(
             total_steps=self.plan.total_steps, accumulate=self.trainer_config.accumulate, start_step=self.start_step
@@ -151,7 +161,10 @@ class _Run:
         self._check_same_data()
         self._announce()
         self._save_state("running", {})
-        trainer, stage = self._trainer(config), self._stage()
+        stage: Stage = self._stage()
+        trainer = self._trainer(self.decoder.config, stage)
+        if stage.needs_reference:
+            self._attach_reference(initial)
         self._fit(trainer, stage)
         metrics = {**stage.step_metrics, **stage.val_metrics}
         self._save_state("finished", metrics)
@@ -170,6 +183,42 @@ class _Run:
             for logger in trainer.loggers:
                 if isinstance(logger, WandB):
                     logger.close(exit_code)
+
+    def _initial_model(self) -> Trained | None:
+        """The model that this stage starts from; a resumed run looks where it began, not for a newer one."""
+        stage_class = find_class(self.settings["stage"])
+        settings, expected, before = self.settings, None, None
+        if self.start is not None:
+            before = json.loads((self.start / "run.json").read_bytes()).get("initial")
+            settings = {**settings, "init_from": before["path"] if before else None}
+            if before is None and stage_class.follows is not None:
+                return None
+        elif (folder := self.data.tokenizer_folder) is not None and (folder / MANIFEST).exists():
+            expected = Tokenizer.load(folder).sha256
+        trained = initial_model(settings, stage_class.follows, expected)
+        if trained is None:
+            return None
+        self.initial = {"path": str(trained.checkpoint), "weights": checkpoint_identity(trained)}
+        if before is not None and before["weights"] != self.initial["weights"]:
+            raise DataError(
+                f"{before['path']}", "has other weights than when this run began", "name=… starts another run"
+            )
+        self.data.initial_tokenizer = trained.tokenizer
+        return trained
+
+    def _attach_reference(self, initial: Trained | None) -> None:
+        """Log-probabilities of the pairs under the model that the run starts from."""
+        if initial is None:
+            raise ConfigError(
+                "init_from=null",
+                "this loss compares with a reference model",
+                "give one, or choose objective=simpo or orpo",
+            )
+        device = self.trainer_config.device()
+        assert isinstance(self.data, PreferenceData), "a stage with a reference reads preference data"
+        half = self.trainer_config.resolved_precision() != "32-true"
+        attach_reference(self.data, initial.decoder.to(device), self.initial["weights"], half)
+        initial.decoder.cpu()
 
     @property
     def val_every_steps(self) -> int:
@@ -218,7 +267,7 @@ class _Run:
             seed=self.settings["seed"],
         )
 
-    def _trainer(self, config: DecoderConfig) -> pl.Trainer:
+    def _trainer(self, config: DecoderConfig, stage: Stage) -> pl.Trainer:
         setup = self.trainer_config
         if setup.compile:
             for block in self.decoder.model.layers:
@@ -229,7 +278,7 @@ class _Run:
             val_check_interval=self.val_every_steps * setup.accumulate,
             logger=[MetricsCsv(self.folder / "metrics.csv", self.start_step), *self._loggers()],
             callbacks=self._callbacks(),
-            plugins=[FolderCheckpointIO(self._facts(config))],
+            plugins=[FolderCheckpointIO(self._facts(config, stage))],
             default_root_dir=self.folder,
         )
 
@@ -250,22 +299,25 @@ class _Run:
             "peak_flops": plan.peak_flops,
             "sources": data.source_names,
             "tokenizer": data.tokenizer,
+            "template": getattr(data, "template", None),
             "decoder": self.decoder,
         }
         nodes = self.settings["callbacks"] or {}
         return [build(node, f"callbacks.{name}", **offered) for name, node in nodes.items() if node]
 
-    def _facts(self, config: DecoderConfig) -> RunFacts:
+    def _facts(self, config: DecoderConfig, stage: Stage) -> RunFacts:
         tokenizer = self.data.tokenizer
         return RunFacts(
             decoder=config,
             tokenizer=tokenizer.model_bytes,
             tokenizer_sha256=tokenizer.sha256,
+            lora=stage.lora,
             facts={
                 "name": self.folder.name,
                 "settings": self.settings,
                 "data": self.data.fingerprints(),
-                "packed": {name: str(self.data.places.packed(name)) for name in self.data.source_names},
+                **self.data.facts(),
+                **({"initial": self.initial} if self.initial else {}),
                 "tokenizer_sha256": tokenizer.sha256,
                 "tokens_per_step": self.plan.tokens_per_step,
                 "weights": dict(zip(self.data.source_names, self.data.weights, strict=True)),

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from lumi.arch import Decoder
+from lumi.arch.lora import ADAPTER, attach_adapter, merge_adapter
 from lumi.arch.weights import load_decoder
 from lumi.callbacks import newest_checkpoint
 from lumi.errors import CheckpointError, TokenizerMismatch
 from lumi.manifest import verify
-from lumi.tokenizer import Tokenizer
+from lumi.tokenizer import Template, Tokenizer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,7 @@ class Trained:
     """A model with everything that belongs to it.
 
     Attributes:
-        decoder: on the CPU, in evaluation mode.
+        decoder: on the CPU, in evaluation mode; an adapter is merged into its weights.
         tokenizer: the one it was trained with.
         checkpoint: folder that it was read from.
         run: folder of its run, when the checkpoint still lies in one.
@@ -30,6 +31,11 @@ class Trained:
     checkpoint: Path
     run: Path | None
     facts: dict[str, Any]
+
+    @property
+    def template(self) -> Template | None:
+        """How it is to be asked; None for a model that has seen no conversation."""
+        return Template.from_dict(self.facts["template"]) if "template" in self.facts else None
 
 
 def load_trained(path: Path) -> Trained:
@@ -49,8 +55,12 @@ def load_trained(path: Path) -> Trained:
             "take the checkpoint from where it was made",
         )
     run = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else None
+    decoder = load_decoder(checkpoint)
+    if (checkpoint / ADAPTER).exists():
+        attach_adapter(decoder, checkpoint)
+        merge_adapter(decoder)
     return Trained(
-        decoder=load_decoder(checkpoint).eval(),
+        decoder=decoder.eval(),
         tokenizer=tokenizer,
         checkpoint=checkpoint,
         run=run if run is not None and (run / "run.json").exists() else None,

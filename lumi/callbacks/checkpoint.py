@@ -3,6 +3,7 @@
 A checkpoint is a folder ``step_00001000.ckpt``:
 
     model.safetensors, decoder.json   the weights and their shape: all that evaluation and serving read
+    adapter_model.safetensors, …      the adapter, in peft's form, where one is trained over those weights
     tokenizer.model                   the tokenizer it was trained with
     run.json                          facts of the run: resolved config, data and tokenizer hashes, step, versions
     training.pt                       optimizer and loop state, plain types only, never unpickled
@@ -27,6 +28,7 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from lumi.arch.config import DecoderConfig
+from lumi.arch.lora import Lora, join_state, load_adapter, save_adapter, split_state
 from lumi.arch.weights import load_state, read_config, save_weights
 from lumi.errors import CheckpointError, ConfigError, DataError, Interrupted
 from lumi.manifest import atomic_folder, fingerprint, verify, write_manifest
@@ -47,12 +49,14 @@ class RunFacts:
         tokenizer: bytes of the tokenizer's model file.
         tokenizer_sha256: its identity.
         facts: plain JSON: resolved config, fingerprints of the data, versions.
+        lora: settings of the adapter, when one is trained.
     """
 
     decoder: DecoderConfig
     tokenizer: bytes
     tokenizer_sha256: str
     facts: dict[str, Any]
+    lora: Lora | None = None
 
 
 class FolderCheckpointIO(CheckpointIO):
@@ -72,7 +76,10 @@ class FolderCheckpointIO(CheckpointIO):
         facts = {**self.run.facts, "step": checkpoint["global_step"]}
         target = Path(path)
         with atomic_folder(target) as folder:
-            save_weights(folder, weights, self.run.decoder)
+            base, adapter = split_state(weights)
+            save_weights(folder, base, self.run.decoder)
+            if self.run.lora is not None:
+                save_adapter(folder, adapter, self.run.lora)
             (folder / "tokenizer.model").write_bytes(self.run.tokenizer)
             (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
             torch.save(checkpoint, folder / "training.pt")
@@ -102,7 +109,10 @@ class FolderCheckpointIO(CheckpointIO):
                 f"{folder}", f"has another architecture ({listed})", "use its architecture, or another name"
             )
         checkpoint = torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
-        checkpoint["state_dict"] = {f"{_PREFIX}{name}": value for name, value in load_state(folder, config).items()}
+        state = load_state(folder, config)
+        if self.run.lora is not None:
+            state = join_state(state, load_adapter(folder)[0])
+        checkpoint["state_dict"] = {f"{_PREFIX}{name}": value for name, value in state.items()}
         return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:

@@ -19,6 +19,15 @@ _QUIET_SECONDS = 30.0
 """Where there is no terminal for a bar, a line is printed at least this often."""
 
 
+_VAL_FIGURES = {
+    "val/perplexity": "perplexity {:,.2f}",
+    "val/bits_per_byte": "{:.4f} bits/byte",
+    "val/accuracy": "accuracy {:.3f}",
+    "val/margin": "margin {:.3f}",
+}
+"""Shown in brackets after the validation loss, where the stage measures them."""
+
+
 class Reports(Protocol):
     """What a stage offers to be logged."""
 
@@ -144,10 +153,8 @@ class Progress(pl.Callback):
         if "train/loss" in metrics:
             parts.append(f"loss {metrics['train/loss']:.3f}")
         if "val/loss" in metrics:
-            parts.append(
-                f"val {metrics['val/loss']:.3f} (perplexity {metrics['val/perplexity']:,.2f}, "
-                f"{metrics['val/bits_per_byte']:.4f} bits/byte)"
-            )
+            shown = [text.format(metrics[name]) for name, text in _VAL_FIGURES.items() if name in metrics]
+            parts.append(f"val {metrics['val/loss']:.3f} ({', '.join(shown)})")
         parts += [
             f"{self._speed:,.0f} tokens/s, MFU {100 * pace['perf/mfu']:.0f} %, {pace['perf/memory_gb']:.2f} GB",
             f"{clock_text(left)} left",

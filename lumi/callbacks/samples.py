@@ -1,5 +1,6 @@
 """Text that the model writes while it learns: at every validation, from fixed prompts with a fixed seed."""
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from lumi.arch import Decoder
 from lumi.errors import ConfigError
 from lumi.generate import SamplingParams, generate
 from lumi.manifest import write_atomic
-from lumi.tokenizer import Tokenizer
+from lumi.tokenizer import Message, Template, Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ class Samples(pl.Callback):
         tokenizer: of the run.
         decoder: the model that is trained.
         sampling: how to choose tokens.
+        template: how prompts are asked in the stages that learn from conversations.
     """
 
     def __init__(
@@ -36,20 +38,24 @@ class Samples(pl.Callback):
         tokenizer: Tokenizer,
         decoder: Decoder,
         sampling: SamplingParams,
+        template: Template | None = None,
     ) -> None:
         if not prompts:
             raise ConfigError(
                 "callbacks.samples.prompts=[]", "needs at least one prompt", "or set callbacks.samples=null"
             )
         self.prompts, self.folder, self.tokenizer = list(prompts), run_folder / "samples", tokenizer
-        self.decoder, self.sampling = decoder, sampling
+        self.decoder, self.sampling, self.template = decoder, sampling, template
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Continue every prompt."""
         if not trainer.is_global_zero:
             return
         step = trainer.global_step
-        texts = continue_prompts(self.decoder, self.tokenizer, self.prompts, self.sampling)
+        if self.template is None:
+            texts = continue_prompts(self.decoder, self.tokenizer, self.prompts, self.sampling)
+        else:
+            texts = answer_prompts(self.decoder, self.tokenizer, self.template, self.prompts, self.sampling)
         rows = list(zip(self.prompts, texts, strict=True))
         body = "\n".join(
             f"## {prompt or '(beginning of a document)'}\n\n{_quote(prompt + text)}\n" for prompt, text in rows
@@ -66,6 +72,16 @@ def continue_prompts(
     """The model's continuation of each prompt, control tokens left out."""
     encoded = [[tokenizer.bos_id, *tokenizer.encode(prompt)] for prompt in prompts]
     return [tokenizer.decode(done.tokens) for done in generate(decoder, encoded, sampling, eos_id=tokenizer.eos_id)]
+
+
+def answer_prompts(
+    decoder: Decoder, tokenizer: Tokenizer, template: Template, prompts: Sequence[str], sampling: SamplingParams
+) -> list[str]:
+    """The model's answer to each prompt, asked with a template; put on a line of its own."""
+    encoded = [template.prompt(tokenizer, [Message(role="user", content=prompt or "Hello.")]) for prompt in prompts]
+    sampling = dataclasses.replace(sampling, stop_ids=tuple(template.stop_ids(tokenizer)))
+    done = generate(decoder, encoded, sampling, eos_id=tokenizer.eos_id)
+    return ["\n" + template.read(tokenizer, answer.tokens) for answer in done]
 
 
 def _quote(text: str) -> str:

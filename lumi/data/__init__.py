@@ -1,11 +1,25 @@
 """From text to batches: packing, reading, mixing, and the LightningDataModules (``data=…``).
 
-Reading order: `prepare` (what is made), `pack` (tokens on disk), `packed` (windows), `mixture` (order), `module`.
+Reading order: `prepare` (what is made), `pack` (tokens on disk), `packed` (windows), `mixture` (order), `mixed` (what all
+modules share), `module` (packed text); `rows` (whole examples in windows), `chat`, `preference`.
 """
 
-from lumi.data.module import PackedData, RunLength
+from lumi.data.chat import ChatData
+from lumi.data.mixed import MixedWindows, RunLength
+from lumi.data.module import PackedData
 from lumi.data.pack import PackConfig
 from lumi.data.packed import PackedStream
+from lumi.data.preference import PreferenceData
 from lumi.data.prepare import Locations, prepare
 
-__all__ = ["Locations", "PackConfig", "PackedData", "PackedStream", "RunLength", "prepare"]
+__all__ = [
+    "ChatData",
+    "Locations",
+    "MixedWindows",
+    "PackConfig",
+    "PackedData",
+    "PackedStream",
+    "PreferenceData",
+    "RunLength",
+    "prepare",
+]

@@ -148,4 +148,5 @@ def _read(streams: Sequence[WindowSource], places: np.ndarray) -> PackedBatch:
                 arrays[name] = np.empty((len(places), *values.shape[1:]), dtype=values.dtype)
             arrays[name][of_source] = values
     batch: Any = {name: torch.from_numpy(values) for name, values in arrays.items()}
-    return {**batch, "source": torch.from_numpy(source.copy()), "sample": torch.from_numpy(window.copy())}
+    batch |= {"source": torch.from_numpy(source.copy()), "sample": torch.from_numpy(window.copy())}
+    return batch

@@ -7,6 +7,7 @@ import dataclasses
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -53,6 +54,8 @@ class MixedWindows(pl.LightningDataModule):
     Attributes:
         tokenizer: after `setup`.
         length: of the run; set before the loaders are asked for.
+        initial_tokenizer: of the model that the stage starts from, where there is one.
+        tokenizer_folder: where this choice of data expects its tokenizer.
     """
 
     tokenizer: Tokenizer
@@ -79,6 +82,7 @@ class MixedWindows(pl.LightningDataModule):
         self._own_weights = dict(weights)
         self._phases = self._read_phases(phases)
         self.length = RunLength(total_steps=0, accumulate=1)
+        self.initial_tokenizer: Tokenizer | None = None
         self.train_streams: list[Any] = []  # of WindowSource
         self.val_streams: list[Any] = []
 
@@ -89,6 +93,11 @@ class MixedWindows(pl.LightningDataModule):
     @abstractmethod
     def facts(self) -> dict[str, Any]:
         """What a checkpoint says about the data it was trained on, for evaluation."""
+
+    @property
+    @abstractmethod
+    def tokenizer_folder(self) -> Path | None:
+        """Where this choice of data expects its tokenizer."""
 
     @property
     def source_names(self) -> list[str]:
@@ -206,5 +215,3 @@ def present_sources(sources: Mapping[str, Any], key: str = "data.sources") -> di
 
 def _is_share(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
-
-

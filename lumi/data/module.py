@@ -68,6 +68,11 @@ class PackedData(MixedWindows):
         self.full_check, self.pack_config = full_check, pack
         self.places = Locations(root=root, tokenizer=tokenizer)
 
+    @property
+    def tokenizer_folder(self) -> Path | None:
+        """Of the tokenizer that the settings name."""
+        return self.places.tokenizer_folder
+
     def prepare_data(self) -> None:
         """Prepare what is not there yet; Lightning calls this on one process only."""
         if self.train_streams:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from lumi.arch import Decoder
+from lumi.arch.lora import Lora, add_adapter
 from lumi.batch import PackedBatch
 from lumi.errors import NumericError
 from lumi.optim import Recipe
@@ -52,13 +53,21 @@ class Stage(pl.LightningModule):
         total_steps: optimizer steps of the whole run, for the schedule.
         accumulate: micro-batches of an optimizer step.
         seed: of everything random in the run.
+        lora: put an adapter on the model and train only that.
 
     Attributes:
+        follows: the stage whose model this one starts from (``init_from=auto``), or None.
+        figures: names of what a stage measures beside the loss; ``loss`` leaves their sums in ``extra``.
         step_metrics: of the last optimizer step (train/loss, optim/lr, optim/grad_norm), for the callbacks to log.
         val_metrics: of the last validation (val/loss, val/perplexity, val/bits_per_byte, and by source).
     """
 
     token_bytes: Tensor
+    follows: str | None = None
+    figures: tuple[str, ...] = ()
+    extra: Tensor | None = None
+    needs_reference = False
+    predicts_text = True  # whether the loss is a negative log-likelihood, so that perplexity and bits per byte follow
 
     def __init__(
         self,
@@ -69,14 +78,19 @@ class Stage(pl.LightningModule):
         total_steps: int,
         accumulate: int,
         seed: int,
+        lora: Lora | None = None,
     ) -> None:
         super().__init__()
+        if lora is not None:
+            add_adapter(decoder, lora)
+        self.lora = lora
         self.decoder, self.recipe, self.sources = decoder, recipe, sources
         self.total_steps, self.accumulate, self.seed = total_steps, accumulate, seed
         self.step_metrics: dict[str, float] = {}
         self.val_metrics: dict[str, float] = {}
         self.register_buffer("token_bytes", sources.token_bytes, persistent=False)
-        self._window: list[tuple[Tensor, Tensor]] = []  # (nll, targets) of the micro-batches since the last step
+        self._window: list[Tensor] = []  # sums of the micro-batches since the last step: loss, targets, figures
+        self._step_loss, self._step_figures = math.nan, dict[str, float]()
         self._divisor = 1
         self._val_sums = torch.zeros(0)
         self._last_samples: list[int] = []
@@ -87,7 +101,8 @@ class Stage(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One optimizer; its rate is set step by step, there is no scheduler with a state."""
-        return self.recipe.optimizer(self.decoder.named_parameters())
+        named = self.decoder.named_parameters()
+        return self.recipe.optimizer((name, value) for name, value in named if value.requires_grad)
 
     def on_train_batch_start(self, batch: PackedBatch, batch_idx: int) -> None:
         """Put the randomness and the learning rate where this micro-batch of this run has them."""
@@ -105,17 +120,17 @@ class Stage(pl.LightningModule):
         nll, targets = self.loss(batch)
         if not self._window:
             self._divisor = batch["tokens"].numel()  # of the right size for fp16; undone below
-        self._window.append((nll.detach(), targets.detach()))
+        self._window.append(self._sums(nll, targets))
         return nll / self._divisor
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Turn the sum of micro-batch gradients into the gradient of the mean over all supervised tokens."""
         n_micro = len(self._window)
-        sums = torch.stack([torch.stack([nll.double(), targets.double()]) for nll, targets in self._window]).sum(dim=0)
+        sums = torch.stack(self._window).sum(dim=0)
         self._window.clear()
-        sums = self.trainer.strategy.reduce(sums, reduce_op="sum")  # (2,): nll and targets of all ranks
+        sums = self.trainer.strategy.reduce(sums, reduce_op="sum")  # of all ranks
         assert isinstance(sums, Tensor)
-        nll, targets = sums.tolist()
+        nll, targets, *figures = sums.tolist()
         if targets == 0:
             raise NumericError(f"step {self.global_step}: no supervised token in the batch", "the loss has no meaning")
         # What is there: the gradient of sum / (divisor * micro-batches), averaged over the ranks.
@@ -123,6 +138,17 @@ class Stage(pl.LightningModule):
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         torch._foreach_mul_(gradients, scale)  # pyright: ignore[reportPrivateImportUsage]  # one kernel for all
         self._step_loss = nll / targets
+        self._step_figures = {
+            f"train/{name}": value / targets for name, value in zip(self.figures, figures, strict=True)
+        }
+
+    def _sums(self, nll: Tensor, targets: Tensor) -> Tensor:
+        """Loss, targets and the stage's figures of one micro-batch, as one tensor."""
+        sums = torch.stack([nll.detach().double(), targets.detach().double()])
+        if not self.figures:
+            return sums
+        assert self.extra is not None, "loss() leaves the sums of its figures"
+        return torch.cat([sums, self.extra.double()])
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
         """Measure the gradient's norm, refuse it if it is not finite, clip it.
@@ -148,38 +174,48 @@ class Stage(pl.LightningModule):
             "train/loss": self._step_loss,
             "optim/lr": optimizer.param_groups[0]["lr"],
             "optim/grad_norm": value,
+            **self._step_figures,
         }
 
     def on_validation_epoch_start(self) -> None:
         """Start the sums anew."""
-        self._val_sums = torch.zeros(len(self.sources.names), 3, dtype=torch.float64, device=self.device)
+        self._val_sums = torch.zeros(
+            len(self.sources.names), 3 + len(self.figures), dtype=torch.float64, device=self.device
+        )
 
     def validation_step(self, batch: PackedBatch, batch_idx: int) -> None:
         """Add the batch's negative log-likelihood, targets and bytes to its source's sums."""
         nll, targets = self.loss(batch)
         n_bytes = self.token_bytes[batch["tokens"][batch["loss_mask"]]].sum()
-        sums = torch.stack([nll.double(), targets.double(), n_bytes.double()])
+        sums = torch.cat([n_bytes.double().unsqueeze(0), self._sums(nll, targets)])
         self._val_sums[int(batch["source"][0])] += sums
 
     def on_validation_epoch_end(self) -> None:
         """Loss, perplexity and bits per byte of each source, and of the mixture by its weights."""
         sums = self.trainer.strategy.reduce(self._val_sums, reduce_op="sum")
         assert isinstance(sums, Tensor)
-        metrics, loss, bits, measured = {}, 0.0, 0.0, 0.0
-        for name, weight, (nll, targets, n_bytes) in zip(
+        metrics: dict[str, float] = {}
+        means: dict[str, float] = {}
+        measured = 0.0
+        for name, weight, (n_bytes, nll, targets, *figures) in zip(
             self.sources.names, self.sources.weights, sums.tolist(), strict=True
         ):
             if not targets:
                 continue  # nothing was held out of this source: it must not count as predicted perfectly
-            of_source = {"loss": nll / targets, "bits_per_byte": nll / math.log(2) / max(1.0, n_bytes)}
+            of_source = {"loss": nll / targets} | {
+                figure: value / targets for figure, value in zip(self.figures, figures, strict=True)
+            }
+            if self.predicts_text:
+                of_source["bits_per_byte"] = nll / math.log(2) / max(1.0, n_bytes)
             if len(self.sources.names) > 1:
                 metrics |= {f"val/{key}/{name}": value for key, value in of_source.items()}
             measured += weight
-            loss += weight * of_source["loss"]
-            bits += weight * of_source["bits_per_byte"]
-        loss, bits = (value / measured if measured else math.nan for value in (loss, bits))
-        metrics["val/loss"] = loss
-        metrics["val/perplexity"] = math.exp(min(loss, 700.0))  # beyond that a float overflows
-        metrics["val/bits_per_byte"] = bits
+            for key, value in of_source.items():
+                means[key] = means.get(key, 0.0) + weight * value
+        means = {key: value / measured for key, value in means.items()} if measured else {"loss": math.nan}
+        if self.predicts_text:
+            means["perplexity"] = math.exp(min(means["loss"], 700.0))  # beyond that a float overflows
+            means.setdefault("bits_per_byte", math.nan)
+        metrics |= {f"val/{key}": value for key, value in means.items()}
         self.val_metrics = metrics
         self.log_dict(metrics, logger=False)  # for Lightning's own callbacks, such as early stopping

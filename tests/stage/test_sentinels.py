@@ -213,8 +213,8 @@ def test_the_rate_follows_the_schedule_from_the_first_step_to_the_last(decoder):
     recipe = Record(schedule=Linear(warmup_steps=2))
     stage = make_stage(decoder, recipe, accumulate=2, total_steps=6)
     fit(stage, FOUR_OF_2 * 3)
-    assert recipe.made.rates == pytest.approx([1.0, 2.0, 2.0, 4 / 3, 2 / 3, 0.0])
-    assert stage.step_metrics["optim/lr"] == 0.0
+    assert recipe.made.rates == pytest.approx([1.0, 2.0, 2.0, 1.5, 1.0, 0.5])
+    assert stage.step_metrics["optim/lr"] == pytest.approx(0.5)
 
 
 class Disturber(pl.Callback):

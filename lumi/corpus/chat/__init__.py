@@ -1,0 +1,8 @@
+"""Conversations: where they come from (``chat=…``), and the checked folders that they become."""
+
+from lumi.corpus.chat.conversation import Conversation, ConversationSource, build_chat, read_chat
+from lumi.corpus.chat.files import ChatFiles
+from lumi.corpus.chat.tasks import Tasks
+from lumi.corpus.chat.world import WorldChat
+
+__all__ = ["ChatFiles", "Conversation", "ConversationSource", "Tasks", "WorldChat", "build_chat", "read_chat"]

@@ -1,0 +1,177 @@
+"""`ChatData`: conversations, rendered with a template and packed whole into windows (``data=chat``)."""
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lumi.corpus.chat import Conversation, ConversationSource, build_chat, read_chat
+from lumi.data.mixed import MixedWindows, present_sources
+from lumi.data.prepare import Locations
+from lumi.data.rows import RowStream
+from lumi.errors import ConfigError, DataError
+from lumi.manifest import Manifest, read_manifest
+from lumi.tokenizer import ExistingTokenizer, Template, Tokenizer, TokenizerConfig
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rendering:
+    """Conversations as tokens, and what had to be left out.
+
+    Attributes:
+        examples: one document each, as (tokens, loss mask).
+        too_long: conversations that are longer than a window.
+        unsupervised: conversations without a supervised token.
+    """
+
+    examples: list[list[tuple[np.ndarray, np.ndarray]]]
+    too_long: int
+    unsupervised: int
+
+
+class ChatData(MixedWindows):
+    """Conversations of one or several weighted sources.
+
+    Only what an assistant says is supervised, the end of its turn included. A conversation is never cut: one that does not
+    fit a window is left out and counted, and attention never crosses from one to another.
+
+    Args:
+        name: of the tokenizer that the model was pretrained with; only used when there is no pretrained model.
+        sources: where conversations come from; null is left out. What is not prepared yet is.
+        template: how a conversation is written (``template=…``).
+        tokenizer: settings, for a model that starts from nothing; else the pretrained model's own is used.
+        root: folder of prepared data.
+        seq_len: tokens in a window.
+        batch_size: windows of a micro-batch on one device.
+        seed: decides packing and order.
+        num_workers: processes that read.
+        train_windows: use only the first so many windows of each source; null takes all.
+        val_windows: at most so many windows of each source at every validation; null takes all.
+        phases: a curriculum, as in packed data.
+    """
+
+    kind = "chat"
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        sources: Mapping[str, ConversationSource | None],
+        template: Template,
+        tokenizer: TokenizerConfig | ExistingTokenizer,
+        root: Path,
+        seq_len: int,
+        batch_size: int,
+        seed: int,
+        num_workers: int = 0,
+        train_windows: int | None = None,
+        val_windows: int | None = 256,
+        phases: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.sources: dict[str, Any] = present_sources(sources)
+        super().__init__(
+            name=name,
+            weights={source.name: source.weight for source in self.sources.values()},
+            seq_len=seq_len,
+            batch_size=batch_size,
+            seed=seed,
+            num_workers=num_workers,
+            train_windows=train_windows,
+            val_windows=val_windows,
+            phases=phases,
+        )
+        self.template = template
+        self.places = Locations(root=root, tokenizer=tokenizer)
+
+    def folder(self, source: str) -> Path:
+        """Where a source's conversations lie."""
+        return self.places.root / self.kind / source
+
+    @property
+    def tokenizer_folder(self) -> Path | None:
+        """Of the tokenizer that the settings name."""
+        return self.places.tokenizer_folder
+
+    def prepare_data(self) -> None:
+        """Prepare what is not there yet; Lightning calls this on one process only."""
+        if self.train_streams:
+            return
+        for name, source in self.sources.items():
+            self._prepare(source, self.folder(name), force=False)
+
+    def prepare(self, *, force: bool) -> None:
+        """Prepare all sources, again with ``force``."""
+        for name, source in self.sources.items():
+            self._prepare(source, self.folder(name), force=force)
+
+    def setup(self, stage: str = "fit") -> None:
+        """Render, pack and report."""
+        if self.train_streams:
+            return
+        self.tokenizer = self.initial_tokenizer or Tokenizer.load(self.places.tokenizer_folder)
+        for name in self.sources:
+            train, val = (self._stream(name, split) for split in ("train", "val"))
+            if train.n_whole == 0:
+                raise DataError(
+                    f"{self.folder(name)}",
+                    f"no example of it fits a window of {self.seq_len} tokens",
+                    "raise data.seq_len, or add shorter examples",
+                )
+            if train.n_whole < self.batch_size:
+                log.warning("%s fills %d windows, fewer than data.batch_size=%d", name, train.n_whole, self.batch_size)
+            self.train_streams.append(train)
+            self.val_streams.append(val)
+
+    def fingerprints(self) -> dict[str, str]:
+        """Of each source's conversations, and of the template they are written with."""
+        found = {name: read_manifest(self.folder(name)).fingerprint for name in self.sources}
+        return {**found, "template": self.template.sha256}
+
+    def facts(self) -> dict[str, Any]:
+        """The template, which decides how the model is to be asked, and where the conversations lie."""
+        return {
+            "template": self.template.as_dict(),
+            self.kind: {name: str(self.folder(name)) for name in self.sources},
+        }
+
+    def _prepare(self, source: Any, folder: Path, *, force: bool) -> Manifest:
+        return build_chat(source, folder, force=force)
+
+    def _stream(self, name: str, split: str) -> RowStream:
+        rendering = render(read_chat(self.folder(name), split), self.template, self.tokenizer, self.seq_len)
+        stream = RowStream(rendering.examples, self.seq_len, self.seed)
+        left_out = ""
+        if rendering.too_long:
+            left_out += f", {rendering.too_long:,} longer than a window left out"
+        if rendering.unsupervised:
+            left_out += f", {rendering.unsupervised:,} without a supervised token left out"
+        log.info(
+            "%s %s: %s conversations in %s windows, %.1f %% filled%s",
+            name, split, f"{len(rendering.examples):,}", f"{len(stream):,}", 100 * stream.efficiency, left_out,
+        )  # fmt: skip
+        return stream
+
+
+def render(conversations: Iterable[Conversation], template: Template, tokenizer: Tokenizer, seq_len: int) -> Rendering:
+    """Conversations as tokens with the mask of what is supervised.
+
+    Raises:
+        ConfigError: the template uses a symbol that the tokenizer lacks.
+    """
+    if seq_len < 2:
+        raise ConfigError(f"data.seq_len={seq_len}", "must be at least 2")
+    examples, too_long, unsupervised = [], 0, 0
+    for conversation in conversations:
+        rendered = template.render(tokenizer, conversation.messages)
+        if len(rendered.tokens) > seq_len:
+            too_long += 1
+        elif not any(rendered.loss_mask):
+            unsupervised += 1
+        else:
+            examples.append([(np.array(rendered.tokens, dtype=np.int32), np.array(rendered.loss_mask, dtype=bool))])
+    return Rendering(examples=examples, too_long=too_long, unsupervised=unsupervised)

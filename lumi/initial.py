@@ -1,0 +1,116 @@
+"""Which model a stage starts from: the rules of ``init_from=auto | null | PATH``."""
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from lumi.arch import DecoderConfig
+from lumi.errors import CheckpointError, ConfigError
+from lumi.manifest import read_manifest
+from lumi.resume import read_state
+from lumi.trained import Trained, load_trained
+
+log = logging.getLogger(__name__)
+
+Settings = dict[str, Any]
+
+_RUNTIME = ("attention", "dropout", "checkpoint_activations")
+"""Keys of an architecture that may change between stages: none of them changes the shape of a weight."""
+
+
+def initial_model(settings: Settings, follows: str | None, expect_tokenizer: str | None) -> Trained | None:
+    """The model to start from, or None to start from random weights.
+
+    Args:
+        settings: of the run.
+        follows: the stage that comes before this one.
+        expect_tokenizer: SHA-256 that a model found by itself must have been trained with; None takes any.
+
+    Raises:
+        ConfigError: there is no such model (with the command that makes one), or it has another architecture.
+    """
+    wanted = settings["init_from"]
+    if follows is None:
+        if wanted not in ("auto", None):
+            raise ConfigError(f"init_from={wanted}", "this stage begins from random weights", "leave it out")
+        return None
+    if wanted is None:
+        log.info("init_from=null: starting from random weights, as a control")
+        return None
+    if wanted != "auto":
+        trained = load_trained(Path(wanted))
+        _check_architecture(settings, trained)
+        return trained
+    path = _newest(settings, follows, expect_tokenizer)
+    log.info("init_from=auto: %s", path)
+    return load_trained(path)
+
+
+def run_time_config(settings: Settings, trained: Trained) -> DecoderConfig:
+    """The model's own architecture with this run's dropout, attention and memory settings."""
+    arch = settings["arch"]
+    return dataclasses.replace(trained.decoder.config, **{key: arch[key] for key in _RUNTIME if key in arch})
+
+
+def _newest(settings: Settings, follows: str, expect_tokenizer: str | None) -> Path:
+    """The newest finished run of the stage before, with the same architecture and tokenizer."""
+    runs, refused = [], []
+    for state_file in Path(settings["paths"]["runs"]).glob("*/run.json"):
+        state = read_state(state_file.parent)
+        if state["settings"]["stage"]["_target_"].rpartition(".")[2].lower() != follows:
+            continue
+        reason = _mismatch(settings, state_file.parent, state, expect_tokenizer)
+        if reason:
+            refused.append(f"{state_file.parent} ({reason})")
+        else:
+            runs.append((state["updated"], state_file.parent))
+    if runs:
+        return max(runs)[1]
+    seen = f"; not these: {', '.join(sorted(refused)[:5])}" if refused else ""
+    raise ConfigError(
+        "init_from=auto",
+        f"there is no finished run of stage={follows} with this architecture and tokenizer{seen}",
+        f"make one with: python train.py stage={follows}, or give init_from=PATH",
+    )
+
+
+def _mismatch(settings: Settings, folder: Path, state: Settings, expect_tokenizer: str | None) -> str | None:
+    if state["status"] != "finished":
+        return "not finished"
+    arch, theirs = settings["arch"], state["settings"]["arch"]
+    changed = [key for key in arch if key not in (*_RUNTIME, "_target_") and theirs.get(key) != arch[key]]
+    if changed:
+        return f"arch.{changed[0]}={theirs.get(changed[0])}"
+    checkpoints = sorted((folder / "checkpoints").glob("step_*.ckpt"))
+    if not checkpoints:
+        return "no checkpoint"
+    tokenizer = read_manifest(checkpoints[-1], kind="checkpoint").parents.get("tokenizer")
+    if expect_tokenizer is not None and tokenizer != expect_tokenizer:
+        return f"tokenizer {str(tokenizer)[:12]}"
+    return None
+
+
+def _check_architecture(settings: Settings, trained: Trained) -> None:
+    config, arch = dataclasses.asdict(trained.decoder.config), settings["arch"]
+    changed = [
+        f"arch.{key}: {config[key]} there, {arch[key]} here"
+        for key in arch
+        if key in config and key not in _RUNTIME and config[key] != arch[key]
+    ]
+    if changed:
+        raise ConfigError(
+            f"init_from={settings['init_from']}",
+            f"has another architecture ({', '.join(changed)})",
+            "choose its arch=…",
+        )
+
+
+def checkpoint_identity(trained: Trained) -> dict[str, str]:
+    """What names the weights of a model: the hashes of its files, without the optimizer's state."""
+    files = json.loads((trained.checkpoint / "MANIFEST.json").read_bytes())["files"]
+    kept = {name: facts["sha256"] for name, facts in files.items() if name.endswith((".safetensors", "decoder.json"))}
+    if not kept:
+        raise CheckpointError(f"{trained.checkpoint}", "names no weights", "take a whole checkpoint")
+    return kept
