@@ -87,6 +87,10 @@ class MixedWindows(pl.LightningDataModule):
         self.val_streams: list[Any] = []
 
     @abstractmethod
+    def setup(self, stage: str = "fit") -> None:
+        """Open the tokenizer and fill the streams."""
+
+    @abstractmethod
     def fingerprints(self) -> dict[str, str]:
         """Of each source: what must not change when a run is resumed."""
 
