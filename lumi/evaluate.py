@@ -10,20 +10,27 @@ import torch
 from omegaconf import DictConfig
 
 from lumi import __version__
+from lumi.arch import Decoder
 from lumi.callbacks import continue_prompts
 from lumi.config import build, check_keys, resolve
+from lumi.corpus.chat import read_chat
+from lumi.corpus.preference import read_preference
 from lumi.data import PackedStream
 from lumi.errors import ConfigError, did_you_mean
+from lumi.eval.answers import chat_table, preference_table
 from lumi.eval.baselines import Baselines, packed_baselines
+from lumi.eval.chat import ChatReport, ask, run_chat
 from lumi.eval.perplexity import packed_perplexity, text_perplexity, weighted, window_and_stride
+from lumi.eval.preference import PreferenceReport, run_preference
 from lumi.eval.report import sources_table, texts_table, write_comparison, write_report
-from lumi.eval.results import RESULTS, Results, SourceResult, TextResult, read_results
+from lumi.eval.results import RESULTS, SCHEMA_VERSION, Results, SourceResult, TextResult, read_results
 from lumi.eval.smoke import SmokeReport, run_smoke, smoke_table
 from lumi.eval.text import read_text
 from lumi.eval.windows import WholeDocuments
 from lumi.generate import SamplingParams
 from lumi.manifest import MANIFEST, fingerprint, read_manifest, sha256_file, write_atomic
-from lumi.trained import Trained, load_trained
+from lumi.tokenizer import Template
+from lumi.trained import Trained, lineage, load_trained
 
 log = logging.getLogger(__name__)
 
@@ -31,17 +38,24 @@ ROOT_KEYS = (
     "model",
     "prompt",
     "sampling",
+    "parts",
     "skip",
     "data",
+    "chat",
+    "preference",
+    "template",
     "text",
     "window",
     "stride",
     "batch_size",
     "suite",
+    "smoke",
+    "limit",
+    "tasks",
     "out",
     "force",
 )
-PARTS = ("packed", "baselines", "text", "smoke")
+PARTS = ("packed", "baselines", "text", "smoke", "chat", "preference", "tasks")
 
 Settings = dict[str, Any]
 
@@ -54,10 +68,12 @@ def evaluate(cfg: DictConfig) -> None:
     """
     settings = resolve(cfg)
     check_keys(settings, ROOT_KEYS)
-    unknown = [part for part in settings["skip"] if part not in PARTS]
-    if unknown:
-        raise ConfigError(f"skip={unknown}", "is not a part of the evaluation", did_you_mean(str(unknown[0]), PARTS))
-    suite = build(settings["suite"], "suite")
+    for key in ("skip", "parts"):
+        if unknown := [part for part in settings[key] if part not in PARTS]:
+            found = f"{key}={unknown}"
+            raise ConfigError(found, "is not a part of the evaluation", did_you_mean(str(unknown[0]), PARTS))
+    if settings["limit"] is not None and (not isinstance(settings["limit"], int) or settings["limit"] < 1):
+        raise ConfigError(f"limit={settings['limit']}", "must be a whole number from 1, or null")
     sampling = build(settings["sampling"], "sampling")
     paths = [Path(path) for path in _as_list(settings["model"], "model")]
     models = [load_trained(path) for path in paths]
@@ -65,23 +81,27 @@ def evaluate(cfg: DictConfig) -> None:
         for model in models:
             log.info("%s", answer(model, str(settings["prompt"]), sampling))
         return
-    found = [_Evaluation(model, path, settings, suite).execute() for model, path in zip(models, paths, strict=True)]
+    known = [facts for model in models for facts in lineage(model.facts)]
+    found = [_Evaluation(model, path, settings, known).execute() for model, path in zip(models, paths, strict=True)]
     if len(found) > 1:
         folder = Path(settings["out"] or "runs/comparison")
         log.info("\n%s\n%s", write_comparison(folder, found), folder / "comparison.md")
 
 
 def answer(model: Trained, prompt: str, sampling: SamplingParams) -> str:
-    """The prompt with the model's continuation."""
+    """The prompt with the model's continuation; of a chat model its answer."""
+    if model.template is not None:
+        return ask(model.decoder, model.tokenizer, model.template, prompt, sampling)
     return prompt + continue_prompts(model.decoder, model.tokenizer, [prompt], sampling)[0]
 
 
 class _Evaluation:
     """One model, part by part; `execute` reads from top to bottom."""
 
-    def __init__(self, model: Trained, path: Path, settings: Settings, suite: Any) -> None:
-        self.model, self.path, self.settings, self.suite = model, path, settings, suite
-        self.skip = set(settings["skip"])
+    def __init__(self, model: Trained, path: Path, settings: Settings, known: Sequence[dict[str, Any]]) -> None:
+        self.model, self.path, self.settings, self.known = model, path, settings, known
+        self.parts = set(settings["parts"]) - set(settings["skip"])
+        self.smoke = build(settings["smoke"], "smoke")
         if torch.cuda.is_available():
             model.decoder.cuda()
 
@@ -108,38 +128,108 @@ class _Evaluation:
         texts = [
             sha256_file(Path(path)) for path in _as_list(self.settings["text"] or [], "text") if Path(path).is_file()
         ]
-        return fingerprint([__version__, files, texts, self.settings])
+        settings = {key: value for key, value in self.settings.items() if key not in ("model", "out")}
+        folders = [self._folders(kind) for kind in ("packed", "chat", "preference")]
+        made_from = [read_manifest(Path(folder)).fingerprint for found in folders for folder in found.values()]
+        return fingerprint([__version__, SCHEMA_VERSION, files, texts, made_from, settings])
 
     def _measure(self, folder: Path) -> dict[str, Any]:
         log.info("evaluating %s", self.model.checkpoint)
-        splits = {} if "packed" in self.skip else self._splits()
+        splits = self._splits() if "packed" in self.parts else {}
         sources = {name: self._score(name, *pair) for name, pair in splits.items()}
         scores = {name: result.score for name, result in sources.items()}
-        weights = self.model.facts.get("weights", {})
+        weights = next((facts["weights"] for facts in lineage(self.model.facts) if "packed" in facts), {})
         results = Results(
             model=self._facts(),
             commands=self._commands(),
             sources=sources,
-            mixture=weighted(scores, weights) if len(scores) > 1 else None,
-            texts={} if "text" in self.skip else self._texts(),
-            smoke=None if "smoke" in self.skip else self._smoke({name: val for name, (_, val) in splits.items()}),
+            mixture=weighted(scores, weights) if len(scores) > 1 and weights else None,
+            texts=self._texts() if "text" in self.parts else {},
+            smoke=self._smoke({name: val for name, (_, val) in splits.items()}) if "smoke" in self.parts else None,
+            chat=self._chat() if "chat" in self.parts else {},
+            preference=self._preference() if "preference" in self.parts else {},
         )
         metrics = self.model.run / "metrics.csv" if self.model.run else None
         return write_report(folder, results, metrics=metrics if metrics and metrics.exists() else None)
 
-    def _splits(self) -> dict[str, tuple[PackedStream, PackedStream]]:
-        """Train and validation split of every packed source that the model was trained on, or that were named."""
-        model = self.model
-        folders = self.settings["data"] or model.facts.get("packed", {})
-        result = {}
-        for name, folder in folders.items():
-            if not (Path(folder) / MANIFEST).exists():
-                log.warning("%s: %s is not here and is left out (data.%s=PATH says where it is)", name, folder, name)
+    def _folders(self, kind: str) -> dict[str, str]:
+        """Prepared data by name: those that were named, else those of the model and of what it was made from.
+
+        Models that are compared are asked the same: packed text has to be of the model's own tokenizer, though.
+        """
+        named = self.settings["data" if kind == "packed" else kind]
+        if named is not None:
+            for name, folder in named.items():
+                read_manifest(Path(folder), kind=kind)  # complains about a folder that was named and is not there
+                log.debug("%s %s: %s", kind, name, folder)
+            return dict(named)
+        found: dict[str, str] = {}
+        for facts in [*lineage(self.model.facts), *self.known]:
+            if kind == "packed" and facts["tokenizer_sha256"] != self.model.tokenizer.sha256:
                 continue
+            found = {**facts.get(kind, {}), **found}
+        missing = [name for name, folder in found.items() if not (Path(folder) / MANIFEST).exists()]
+        for name in missing:
+            log.warning("%s: %s is not here and is left out (%s.%s=PATH says where)", name, found.pop(name), kind, name)
+        return found
+
+    def _splits(self) -> dict[str, tuple[PackedStream, PackedStream]]:
+        """Train and validation split of every packed source."""
+        model, result = self.model, {}
+        for name, folder in self._folders("packed").items():
             length, sha = model.decoder.config.max_seq_len, model.tokenizer.sha256
             train = PackedStream(Path(folder), "train", length, sha)
             result[name] = (train, PackedStream(Path(folder), "val", length, sha, full_check=False))
         return result
+
+    def _template(self) -> Template:
+        return self.model.template or build(self.settings["template"], "template")
+
+    def _chat(self) -> dict[str, ChatReport]:
+        """Answers to the questions of every source of conversations."""
+        result = {}
+        for name, folder in self._folders("chat").items():
+            split = _test_or_val(Path(folder))
+            result[name] = run_chat(
+                self.model.decoder,
+                self.model.tokenizer,
+                self._template(),
+                read_chat(Path(folder), split),
+                split=split,
+                limit=self.settings["limit"],
+                first_line=self.model.template is None,
+                name=name,
+            )
+        return result
+
+    def _preference(self) -> dict[str, PreferenceReport]:
+        """Which answers of every source of pairs the model prefers."""
+        reference = self._reference()
+        result = {}
+        for name, folder in self._folders("preference").items():
+            split = _test_or_val(Path(folder))
+            result[name] = run_preference(
+                self.model.decoder,
+                self.model.tokenizer,
+                self._template(),
+                read_preference(Path(folder), split),
+                split=split,
+                reference=reference,
+                limit=self.settings["limit"],
+                name=name,
+            )
+        return result
+
+    def _reference(self) -> Decoder | None:
+        """The model that preference training began from, where it is still there."""
+        facts = self.model.facts
+        before = Path(facts["initial"]["path"]) if "preference" in facts and "initial" in facts else None
+        if before is None:
+            return None
+        if not (before / MANIFEST).exists():
+            log.warning("%s is not here: no implicit rewards", before)
+            return None
+        return load_trained(before).decoder.to(self.model.decoder.lm_weight.device)
 
     def _score(self, name: str, train: PackedStream, val: PackedStream) -> SourceResult:
         model = self.model
@@ -154,7 +244,7 @@ class _Evaluation:
         return SourceResult(
             score=score,
             exact_bits_per_byte=None if val.bits is None else val.bits / val.n_bytes,
-            baselines=None if "baselines" in self.skip else self._baselines(train, val),
+            baselines=self._baselines(train, val) if "baselines" in self.parts else None,
         )
 
     def _baselines(self, train: PackedStream, val: PackedStream) -> Baselines:
@@ -181,8 +271,11 @@ class _Evaluation:
     def _window(self) -> tuple[int, int]:
         return window_and_stride(self.model.decoder.config, self.settings["window"], self.settings["stride"])
 
-    def _smoke(self, splits: dict[str, PackedStream]) -> SmokeReport:
-        return run_smoke(self.model.decoder, self.model.tokenizer, self.suite, splits=splits)
+    def _smoke(self, splits: dict[str, PackedStream]) -> SmokeReport | None:
+        if self.model.template is not None:
+            log.info("generation checks continue text and are left out: this is a chat model")
+            return None
+        return run_smoke(self.model.decoder, self.model.tokenizer, self.smoke, splits=splits)
 
     def _facts(self) -> dict[str, Any]:
         model, facts = self.model, self.model.facts
@@ -199,6 +292,8 @@ class _Evaluation:
             "step": facts["step"],
             "training_tokens": facts["step"] * facts["tokens_per_step"],
             "tokenizer_sha256": model.tokenizer.sha256,
+            **({"template": template.name} if (template := model.template) else {}),
+            **({"made_from": facts["initial"]["path"]} if "initial" in facts else {}),
             "data_fingerprints": ", ".join(f"{name} {value[:12]}" for name, value in facts["data"].items()),
             "checkpoint": str(model.checkpoint),
         }
@@ -206,7 +301,7 @@ class _Evaluation:
     def _commands(self) -> list[str]:
         words = [f"model={self.path}"]
         words += [f"text=[{','.join(_as_list(self.settings['text'], 'text'))}]"] if self.settings["text"] else []
-        words += [f"suite={self.suite.name}"] if self.suite.name != "quick" else []
+        words += [f"suite={self.settings['suite']}"] if self.settings["suite"] != "quick" else []
         trained = [f"# trained with the settings in {self.model.run / 'config.yaml'}"] if self.model.run else []
         return [*trained, f"python evaluate.py {' '.join(words)}"]
 
@@ -220,10 +315,19 @@ class _Evaluation:
             log.info("\n%s", sources_table(found))
         if found["texts"]:
             log.info("\n%s", texts_table(found))
+        if found["chat"]:
+            log.info("\n%s", chat_table(found))
+        if found["preference"]:
+            log.info("\n%s", preference_table(found))
         if found["smoke"]:
             log.info("\n%s", smoke_table(found["smoke"]))
             sample = found["smoke"]["samples"][0]
             log.info("\nsample: %s%s\n", sample["prompt"], sample["text"])
+
+
+def _test_or_val(folder: Path) -> str:
+    """The split to evaluate on: a source's own test, if it has one."""
+    return "test" if read_manifest(folder).info["rows"]["test"] else "val"
 
 
 def _as_list(value: Any, key: str) -> list[str]:

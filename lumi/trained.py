@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,16 @@ def load_trained(path: Path) -> Trained:
         run=run if run is not None and (run / "run.json").exists() else None,
         facts=json.loads((checkpoint / "run.json").read_bytes()),
     )
+
+
+def lineage(facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What a model says of itself, then what the models that it was made from say, as far as they are still there."""
+    while True:
+        yield facts
+        before = Path(facts.get("initial", {}).get("path", "")) / "run.json"
+        if "initial" not in facts or not before.exists():
+            return
+        facts = json.loads(before.read_bytes())
 
 
 def _find(path: Path) -> Path:

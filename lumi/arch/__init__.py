@@ -11,6 +11,6 @@ Reading order: `config`, `decoder`, `layers`, `attention`, `loss`.
 from lumi.arch.attention import KVCache
 from lumi.arch.config import DecoderConfig
 from lumi.arch.decoder import Decoder
-from lumi.arch.loss import next_token_loss, target_nll, token_nll
+from lumi.arch.loss import next_token_loss, target_nll, target_scores, token_nll
 
-__all__ = ["Decoder", "DecoderConfig", "KVCache", "next_token_loss", "target_nll", "token_nll"]
+__all__ = ["Decoder", "DecoderConfig", "KVCache", "next_token_loss", "target_nll", "target_scores", "token_nll"]

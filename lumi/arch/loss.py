@@ -61,6 +61,24 @@ def target_nll(hidden: Tensor, weight: Tensor, tokens: Tensor, loss_mask: Tensor
     return _ChunkedRowNll.apply(rows, weight, targets)
 
 
+@torch.no_grad()
+def target_scores(hidden: Tensor, weight: Tensor, tokens: Tensor, loss_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability in nats (N,) float32 of every supervised token, and whether it was the likeliest one (N,) bool.
+
+    Both in the order of `target_nll`; for evaluation, without a gradient. Arguments as in `next_token_loss`.
+    """
+    rows, targets = _shift(hidden, tokens, loss_mask)
+    log_probs = torch.empty(len(rows), dtype=torch.float32, device=rows.device)
+    likeliest = torch.empty(len(rows), dtype=torch.bool, device=rows.device)
+    n_rows = max(1, CHUNK_BYTES // (4 * len(weight)))
+    for start in range(0, len(rows), n_rows):
+        part = slice(start, start + n_rows)
+        logits = (rows[part] @ weight.T).float()
+        log_probs[part] = logits.log_softmax(dim=-1).gather(1, targets[part, None]).squeeze(1)
+        likeliest[part] = logits.argmax(dim=-1) == targets[part]
+    return log_probs, likeliest
+
+
 def _shift(hidden: Tensor, tokens: Tensor, loss_mask: Tensor) -> tuple[Tensor, Tensor]:
     """Pair each target with the state before it: rows (N, D) and targets (N,)."""
     selected = loss_mask[:, 1:]

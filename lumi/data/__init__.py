@@ -4,13 +4,14 @@ Reading order: `prepare` (what is made), `pack` (tokens on disk), `packed` (wind
 modules share), `module` (packed text); `rows` (whole examples in windows), `chat`, `preference`.
 """
 
-from lumi.data.chat import ChatData
+from lumi.data.chat import ChatData, answer_document
 from lumi.data.mixed import MixedWindows, RunLength
 from lumi.data.module import PackedData
 from lumi.data.pack import PackConfig
 from lumi.data.packed import PackedStream
-from lumi.data.preference import PreferenceData
+from lumi.data.preference import PreferenceData, render_pairs
 from lumi.data.prepare import Locations, prepare
+from lumi.data.rows import RowStream
 
 __all__ = [
     "ChatData",
@@ -20,6 +21,9 @@ __all__ = [
     "PackedData",
     "PackedStream",
     "PreferenceData",
+    "RowStream",
     "RunLength",
+    "answer_document",
     "prepare",
+    "render_pairs",
 ]

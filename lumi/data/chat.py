@@ -14,7 +14,7 @@ from lumi.data.prepare import Locations
 from lumi.data.rows import RowStream
 from lumi.errors import ConfigError, DataError
 from lumi.manifest import Manifest, read_manifest
-from lumi.tokenizer import ExistingTokenizer, Template, Tokenizer, TokenizerConfig
+from lumi.tokenizer import ExistingTokenizer, Message, Template, Tokenizer, TokenizerConfig
 
 log = logging.getLogger(__name__)
 
@@ -175,3 +175,17 @@ def render(conversations: Iterable[Conversation], template: Template, tokenizer:
         else:
             examples.append([(np.array(rendered.tokens, dtype=np.int32), np.array(rendered.loss_mask, dtype=bool))])
     return Rendering(examples=examples, too_long=too_long, unsupervised=unsupervised)
+
+
+def answer_document(
+    template: Template, tokenizer: Tokenizer, prompt: Sequence[Message], answer: str, *, ends: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """One answer after its prompt as tokens (T,) int32 and the mask (T,) bool of the answer's own tokens.
+
+    Args:
+        ends: False leaves the answer open: one that does not stop.
+    """
+    rendered = template.render(tokenizer, [*prompt, Message(role="assistant", content=answer)], ends=ends)
+    tokens, mask = np.array(rendered.tokens, dtype=np.int32), np.array(rendered.loss_mask, dtype=bool)
+    mask[: len(template.prompt(tokenizer, prompt))] = False  # an earlier assistant turn is prompt here
+    return tokens, mask

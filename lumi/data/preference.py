@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from lumi.corpus.preference import Pair, build_preference, read_preference
-from lumi.data.chat import ChatData
+from lumi.data.chat import ChatData, answer_document
 from lumi.data.rows import RowStream
 from lumi.errors import DataError
 from lumi.manifest import Manifest, read_manifest
-from lumi.tokenizer import Message, Template, Tokenizer
+from lumi.tokenizer import Template, Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +88,8 @@ def render_pairs(
     examples, too_long = [], 0
     for pair in pairs:
         example = [
-            _document(template, tokenizer, pair, pair.chosen, ends=True),
-            _document(template, tokenizer, pair, pair.rejected, ends=pair.rejected_ends),
+            answer_document(template, tokenizer, pair.prompt, pair.chosen),
+            answer_document(template, tokenizer, pair.prompt, pair.rejected, ends=pair.rejected_ends),
         ]
         if sum(len(tokens) for tokens, _ in example) > seq_len:
             too_long += 1
@@ -98,13 +98,3 @@ def render_pairs(
             raise DataError(f"pair {pair.id}", "has an answer without a token", "prepare the pairs again")
         examples.append(example)
     return examples, too_long
-
-
-def _document(
-    template: Template, tokenizer: Tokenizer, pair: Pair, answer: str, *, ends: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    messages = [*pair.prompt, Message(role="assistant", content=answer)]
-    rendered = template.render(tokenizer, messages, ends=ends)
-    tokens, mask = np.array(rendered.tokens, dtype=np.int32), np.array(rendered.loss_mask, dtype=bool)
-    mask[: len(template.prompt(tokenizer, pair.prompt))] = False  # an earlier assistant turn is prompt here
-    return tokens, mask

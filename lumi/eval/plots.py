@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, FormatStrFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from lumi.errors import DataError
 
@@ -98,6 +98,32 @@ def plot_comparison(
         ax.grid(visible=False, axis="y")
         ax.set_xlim(0, 1.14 * max(values))
         _title(ax, f"{source} · bits per byte, lower is better")
+    return _png(figure)
+
+
+def plot_shares(models: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> bytes:
+    """Shares from 0 to 1 of several models, a group of bars a measure, with their intervals, as PNG.
+
+    Args:
+        models: model → measure → share, lower and upper end of its interval.
+    """
+    measures = list(dict.fromkeys(name for shares in models.values() for name in shares))
+    thickness = 0.8 / max(1, len(models))
+    figure, (ax,) = _figure(1, height=1.2 + len(measures) * max(0.3, 0.16 * len(models)))
+    for number, ((model, shares), color) in enumerate(zip(models.items(), itertools.cycle(MODELS), strict=False)):
+        there = [row for row, name in enumerate(measures) if name in shares]
+        values = np.array([shares[measures[row]] for row in there]).reshape(-1, 3)  # share, low, high
+        places = np.array(there) + (number - (len(models) - 1) / 2) * thickness
+        errors = np.abs(values[:, 1:] - values[:, :1]).T
+        ax.barh(places, values[:, 0], height=0.9 * thickness, color=color, label=model)
+        ax.errorbar(values[:, 0], places, xerr=errors, fmt="none", ecolor=INK, elinewidth=0.7)
+    ax.set_yticks(range(len(measures)), measures)
+    ax.invert_yaxis()
+    ax.grid(visible=False, axis="y")
+    ax.set_xlim(0, 1)
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.legend(frameon=False, labelcolor=INK, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=3)
+    _title(ax, "right answers and preferences, with 95 % intervals")
     return _png(figure)
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from lumi.errors import DataError
-from lumi.eval import plots
+from lumi.eval import answers, plots
 from lumi.eval.results import Results, reference_levels, write_results
 from lumi.eval.smoke import smoke_table
 from lumi.eval.table import markdown_table, number, percent
 from lumi.manifest import write_atomic
 
 REPORT, LOSS_PLOT = "report.md", "loss.png"
-COMPARISON, COMPARISON_PLOT = "comparison.md", "comparison.png"
+COMPARISON, COMPARISON_PLOT, ANSWERS_PLOT = "comparison.md", "comparison.png", "answers.png"
 
 _SAMPLES_SHOWN = 2  # of each category; results.json has all
 _WORDS = (
@@ -55,6 +55,13 @@ def render_report(results: Mapping[str, Any], *, with_curve: bool) -> str:
         parts.append(f"![Loss over training, and bits per byte beside the other methods]({LOSS_PLOT})")
     if results["texts"]:
         parts += ["## Text files", texts_table(results), _WORDS]
+    if results["chat"]:
+        parts += ["## Conversations", answers.chat_table(results), answers.CHAT_WORDS]
+        for name, part in results["chat"].items():
+            parts += [f"### {name}: some answers"] + ([answers.FIRST_LINE] if part["first_line"] else [])
+            parts += [f"*{heading}*\n\n{_block(text)}" for heading, text in answers.samples(part)]
+    if results["preference"]:
+        parts += ["## Preferences", answers.preference_table(results), answers.PREFERENCE_WORDS]
     if results["smoke"] is not None:
         parts += _render_smoke(results["smoke"])
     if results["commands"]:
@@ -95,7 +102,7 @@ def texts_table(results: Mapping[str, Any]) -> str:
 
 
 def write_comparison(folder: Path, results: Sequence[Mapping[str, Any]]) -> str:
-    """Write comparison.md and comparison.png of several results.json, and return the table.
+    """Write comparison.md with its pictures from several results.json, and return its tables.
 
     Raises:
         DataError: there is none, or two models have the same name.
@@ -122,12 +129,25 @@ def write_comparison(folder: Path, results: Sequence[Mapping[str, Any]]) -> str:
         for method in ("n-gram", "xz", "unigram", "exact")
     ]
     table = markdown_table(["model", "parameters", "training tokens", *sources], rows)
-    text = f"# Comparison\n\nBits per byte of held-out text; lower is better.\n\n{table}\n{_warnings(results, sources)}"
+    first, second = _compare_answers(folder, names, results)
+    text = f"# Comparison\n\n{first}## Held-out text\n\nBits per byte; lower is better.\n\n{table}\n"
+    text += _warnings(results, sources)
     if sources:
         write_atomic(folder / COMPARISON_PLOT, plots.plot_comparison(scores, levels))
         text += f"\n![Bits per byte by model and source]({COMPARISON_PLOT})\n"
-    write_atomic(folder / COMPARISON, text)
-    return table
+    write_atomic(folder / COMPARISON, text + second)
+    return f"{first}{table}\n{second.partition('![')[0]}".strip()
+
+
+def _compare_answers(folder: Path, names: Sequence[str], results: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """What stands before and after the bits per byte when one of the models was asked something."""
+    if not any(result["chat"] or result["preference"] for result in results):
+        return "", ""
+    shares = {name: answers.accuracies(result) for name, result in zip(names, results, strict=True)}
+    write_atomic(folder / ANSWERS_PLOT, plots.plot_shares(shares))
+    first = f"{answers.summary_table(names, results)}\n\n"
+    second = f"\n## Answers and preferences\n\n{answers.comparison_table(names, results)}\n"
+    return first, second + f"\n![Right answers and preferences by model]({ANSWERS_PLOT})\n"
 
 
 def _warnings(results: Sequence[Mapping[str, Any]], sources: Sequence[str]) -> str:
@@ -166,7 +186,10 @@ def _render_smoke(smoke: Mapping[str, Any]) -> list[str]:
 
 def _sample(sample: Mapping[str, Any]) -> str:
     """Prompt and continuation as they are, in a block that no text of theirs can end."""
-    text = f"‹{sample['prompt']}›{sample['text']}" + ("" if sample["finish_reason"] == "stop" else " …")
+    return _block(f"‹{sample['prompt']}›{sample['text']}" + ("" if sample["finish_reason"] == "stop" else " …"))
+
+
+def _block(text: str) -> str:
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}text\n{text}\n{fence}"
 

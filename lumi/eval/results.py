@@ -9,6 +9,9 @@ report.md, the pictures and comparisons are made from it, so they can be made ag
     mixture     the sources by their weights: loss, token_perplexity, bits_per_byte | null
     texts       file → score, window, stride
     smoke       `SmokeReport` with all samples | null
+    chat        source → `ChatReport`: every answer, and tasks → figures
+    preference  source → `PreferenceReport`: every pair, and kinds → figures
+    tasks       task → its figures
 """
 
 import dataclasses
@@ -21,12 +24,14 @@ from typing import Any
 from lumi import __version__
 from lumi.errors import DataError
 from lumi.eval.baselines import Baselines
+from lumi.eval.chat import ChatReport
 from lumi.eval.perplexity import Perplexity
+from lumi.eval.preference import PreferenceReport
 from lumi.eval.smoke import SmokeReport
 from lumi.manifest import write_atomic
 
 RESULTS = "results.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,6 +68,9 @@ class Results:
     mixture: Mapping[str, float] | None = None
     texts: Mapping[str, TextResult] = dataclasses.field(default_factory=dict)
     smoke: SmokeReport | None = None
+    chat: Mapping[str, ChatReport] = dataclasses.field(default_factory=dict)
+    preference: Mapping[str, PreferenceReport] = dataclasses.field(default_factory=dict)
+    tasks: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON; figures that are not finite become null."""
@@ -76,6 +84,9 @@ class Results:
                 "mixture": None if self.mixture is None else dict(self.mixture),
                 "texts": {name: _with_figures(part) for name, part in self.texts.items()},
                 "smoke": None if self.smoke is None else self.smoke.as_dict(),
+                "chat": {name: part.as_dict() for name, part in self.chat.items()},
+                "preference": {name: part.as_dict() for name, part in self.preference.items()},
+                "tasks": {name: part.as_dict() for name, part in self.tasks.items()},
             }
         )
 

@@ -16,6 +16,14 @@ def number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
+def share(value: float | None, interval: Sequence[float] | None = None) -> str:
+    """A share without a sign, ``92.0 %``, with its interval when given, ``92.0 % (85.0–95.9)``."""
+    if value is None:
+        return "–"
+    around = "" if interval is None else f" ({100 * interval[0]:.1f}–{100 * interval[1]:.1f})"
+    return f"{100 * value:.1f} %{around}"
+
+
 def percent(value: float | None) -> str:
     """A share with a sign, ``+12.3 %``, or a dash."""
     return "–" if value is None else f"{100 * value:+.1f} %"
