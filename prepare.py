@@ -4,6 +4,8 @@
     python prepare.py data=demo_mix                   both demo sources
     python prepare.py source=files source.path='texts/*.txt' source.name=texts
     python prepare.py step=tokenizer force=true       one step, made again
+    python prepare.py step=chat inspect=5             conversations, and what of them is supervised
+    python prepare.py step=preference                 preference pairs
 
 What is there and up to date is left alone.
 """

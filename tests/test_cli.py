@@ -33,7 +33,7 @@ MISTAKES = {
         ["callbacks.progress.every_steps=x"],
         "callbacks.progress.every_steps=x · must be a whole",
     ),
-    "unknown step": ("prepare.py", ["step=tokeniser"], "step=tokeniser · is not a step · did you mean 'tokenizer'?"),
+    "unknown step": ("prepare.py", ["step=tokeniser"], "step=tokeniser · there is no such option · did you mean 'tokenizer'?"),
     "no path": ("prepare.py", ["source=files"], "source.path"),
     "no model": ("evaluate.py", [], "model"),
 }
@@ -106,12 +106,12 @@ def test_from_text_files_to_an_answer(tmp_path: Path) -> None:
         done = call("train.py", *source, *quick, "budget.steps=4", f"seed={seed}", f"name=r{seed}", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     assert "not prepared yet" not in done.stderr  # the second run finds everything
-    parts = ("model=[runs/r0,runs/r1]", "text='held out.txt'", "out=both", "suite.held_out_prompts=1")
-    done = call("evaluate.py", *parts, "suite.categories={free: ['']}", cwd=tmp_path)
+    parts = ("model=[runs/r0,runs/r1]", "text='held out.txt'", "out=both", "smoke.held_out_prompts=1")
+    done = call("evaluate.py", *parts, "smoke.categories={free: ['']}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "evaluated already" not in done.stderr
     assert (
-        call("evaluate.py", *parts, "suite.categories={free: ['']}", cwd=tmp_path).stderr.count("evaluated already")
+        call("evaluate.py", *parts, "smoke.categories={free: ['']}", cwd=tmp_path).stderr.count("evaluated already")
         == 2
     )
     results = json.loads((tmp_path / "runs" / "r0" / "eval" / "results.json").read_text())

@@ -1,12 +1,14 @@
 """`ChatData`: conversations, rendered with a template and packed whole into windows (``data=chat``)."""
 
 import dataclasses
+import itertools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.text import Text
 
 from lumi.corpus.chat import Conversation, ConversationSource, build_chat, read_chat
 from lumi.data.mixed import MixedWindows, present_sources
@@ -127,6 +129,14 @@ class ChatData(MixedWindows):
             self.train_streams.append(train)
             self.val_streams.append(val)
 
+    def preview(self, n: int) -> Iterator[Text]:
+        """The first examples of every source as they are trained on; after `setup`."""
+        for name, stream in zip(self.sources, self.train_streams, strict=True):
+            for number, documents in enumerate(stream.examples[:n]):
+                for tokens, mask in documents:
+                    heading = Text(f"── {name} {number} · {len(tokens)} tokens, {int(mask.sum())} supervised\n", "dim")
+                    yield heading + coloured(self.tokenizer, tokens, mask)
+
     def fingerprints(self) -> dict[str, str]:
         """Of each source's conversations, and of the template they are written with."""
         found = {name: read_manifest(self.folder(name)).fingerprint for name in self.sources}
@@ -189,3 +199,30 @@ def answer_document(
     tokens, mask = np.array(rendered.tokens, dtype=np.int32), np.array(rendered.loss_mask, dtype=bool)
     mask[: len(template.prompt(tokenizer, prompt))] = False  # an earlier assistant turn is prompt here
     return tokens, mask
+
+
+def coloured(tokenizer: Tokenizer, tokens: np.ndarray, mask: np.ndarray) -> Text:
+    """An example as a terminal shows it: supervised text green between ‹ ›, the rest grey, control symbols by their names.
+
+    Args:
+        tokens: (T,). mask: (T,) bool, True where supervised.
+    """
+    edges = [0, *(np.flatnonzero(np.diff(mask.astype(np.int8))) + 1).tolist(), len(tokens)]
+    text = Text()
+    for start, stop in itertools.pairwise(edges):
+        span = _spelled(tokenizer, tokens[start:stop])
+        text += Text(f"‹{span}›", "bold green") if mask[start] else Text(span, "grey50")
+    return text + Text("\n")
+
+
+def _spelled(tokenizer: Tokenizer, tokens: np.ndarray) -> str:
+    """Text of a span, control tokens by their names."""
+    parts, plain = [], list[int]()
+    for token in tokens.tolist():
+        piece = tokenizer.pieces[token]
+        if piece.kind == "control":
+            parts += [tokenizer.decode(plain), piece.text]
+            plain = []
+        else:
+            plain.append(token)
+    return "".join([*parts, tokenizer.decode(plain)])

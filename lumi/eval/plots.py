@@ -121,9 +121,10 @@ def plot_shares(models: Mapping[str, Mapping[str, tuple[float, float, float]]]) 
     ax.invert_yaxis()
     ax.grid(visible=False, axis="y")
     ax.set_xlim(0, 1)
+    ax.margins(y=0.01)
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
-    ax.legend(frameon=False, labelcolor=INK, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=3)
-    _title(ax, "right answers and preferences, with 95 % intervals")
+    ax.legend(frameon=False, labelcolor=INK, loc="upper center", bbox_to_anchor=(0.4, -0.05), ncols=3)
+    _title(ax, "share with 95 % interval")
     return _png(figure)
 
 

@@ -1,7 +1,7 @@
 """Generation checks: does the model write, stop, and not fall into loops?
 
 These find broken models (a wrong shift, a lost end token, collapsed sampling), not good ones. Prompts come in
-categories from ``conf/suite/``; every sample is measured, the measures are averaged by category and compared with the
+categories from ``conf/smoke/``; every sample is measured, the measures are averaged by category and compared with the
 suite's limits.
 """
 
@@ -39,7 +39,7 @@ _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SmokeSuite:
-    """What to generate and what to ask of it; a file in ``conf/suite/``.
+    """What to generate and what to ask of it; a file in ``conf/smoke/``.
 
     Attributes:
         name: quick, standard, thorough, or your own.
@@ -68,21 +68,21 @@ class SmokeSuite:
             ConfigError: naming each value that breaks one.
         """
         violations = [
-            ConfigError(f"suite.{side}.{name}", "is not a measure", did_you_mean(name, MEASURES))
+            ConfigError(f"smoke.{side}.{name}", "is not a measure", did_you_mean(name, MEASURES))
             for side in ("minimum", "maximum")
             for name in getattr(self, side)
             if name not in MEASURES
         ]
         violations += [
-            ConfigError(f"suite.categories.{name}={prompts!r}", "must be a list of texts", 'write ["…"]')
+            ConfigError(f"smoke.categories.{name}={prompts!r}", "must be a list of texts", 'write ["…"]')
             for name, prompts in self.categories.items()
             if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts)
         ]
         if self.sampling.seed is None:
-            violations.append(ConfigError("suite.sampling.seed=null", "a suite must be repeatable", "give a number"))
+            violations.append(ConfigError("smoke.sampling.seed=null", "checks must be repeatable", "give a number"))
         for name, least in (("samples_per_prompt", 1), ("held_out_prompts", 0), ("held_out_tokens", 1)):
             if getattr(self, name) < least:
-                violations.append(ConfigError(f"suite.{name}={getattr(self, name)}", f"must be at least {least}"))
+                violations.append(ConfigError(f"smoke.{name}={getattr(self, name)}", f"must be at least {least}"))
         if violations:
             raise join_violations(violations)
 
