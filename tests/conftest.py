@@ -28,6 +28,26 @@ TINY_RUN = (
 )
 """A mixture of two small worlds, dropout on: a run of ten steps takes about a second."""
 
+_TINY = tuple(one for one in TINY_RUN if not one.startswith(("source.", "+data.")))
+TINY_CHAT = (
+    "stage=sft",
+    *_TINY,
+    "arch.max_seq_len=128",
+    "data.sources.world_chat.n_conversations=60",
+    "data.sources.world_chat.n_test=2",
+    "data.sources.world_chat.shares={facts: 1, stories: 0, checks: 1}",
+    "data.sources.tasks.n_conversations=20",
+    "data.sources.tasks.n_test=2",
+)
+TINY_PAIRS = (
+    "stage=dpo",
+    *_TINY,
+    "arch.max_seq_len=128",
+    "data.sources.world_pairs.n_pairs=60",
+    "data.sources.world_pairs.n_test=2",
+)
+"""Later stages on a few conversations and pairs, dropout on; longer windows, because an example is never cut."""
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
@@ -69,6 +89,22 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_run() -> tuple[str, ...]:
     """The overrides of a run that takes a second."""
     return TINY_RUN
+
+
+@pytest.fixture(scope="session")
+def stages(
+    composed: Callable[..., DictConfig], data_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[str, ...]]:
+    """The overrides of a tiny run of every stage; those that follow another one begin from a run made here."""
+    from lumi.run import train  # late: seconds of import that most tests do not need
+
+    runs = tmp_path_factory.mktemp("before")
+    pretrain = (*TINY_RUN, "arch.max_seq_len=128")
+    sft = (*TINY_CHAT, f"init_from='{runs / 'pretrain'}'")
+    for name, overrides in (("pretrain", pretrain), ("sft", (*sft, "stage.lora=null"))):
+        places = (f"paths.data='{data_folder}'", f"paths.runs='{runs}'", f"name={name}")
+        train(composed("train", *overrides, *places, "budget.epochs=null", "budget.steps=3"))
+    return {"pretrain": TINY_RUN, "sft": sft, "dpo": (*TINY_PAIRS, f"init_from='{runs / 'sft'}'")}
 
 
 @pytest.fixture

@@ -22,7 +22,15 @@ Config = Callable[..., DictConfig]
 
 STEPS = 8
 LENGTH = (f"budget.steps={STEPS}", "trainer.val_every_steps=3", "callbacks.checkpoint.every_steps=2")
-CURVES = ("train/loss", "optim/lr", "optim/grad_norm", "val/loss", "val/bits_per_byte/second", "mix/second")
+CURVES = (
+    "train/loss",
+    "train/margin",
+    "optim/lr",
+    "optim/grad_norm",
+    "val/loss",
+    "val/bits_per_byte/second",
+    "mix/second",
+)
 
 
 def curve(run: Path) -> dict[int, dict[str, float]]:
@@ -31,9 +39,10 @@ def curve(run: Path) -> dict[int, dict[str, float]]:
     return {step: {name: row[name] for name in CURVES if name in row} for step, row in rows.items()}
 
 
-def weights(run: Path) -> str:
-    """Hash of the weights of the newest checkpoint."""
-    return sha256_file(list_checkpoints(run / "checkpoints")[0][1] / "model.safetensors")
+def weights(run: Path) -> list[str]:
+    """Hashes of the weights of the newest checkpoint, its adapter's among them."""
+    newest = list_checkpoints(run / "checkpoints")[0][1]
+    return [sha256_file(file) for file in sorted(newest.glob("*.safetensors"))]
 
 
 def in_child(action: Callable[[], None]) -> int:
@@ -113,6 +122,34 @@ def test_a_killed_run_continues_bit_for_bit(
     assert os.WTERMSIG(status) == signal.SIGKILL
     train(cut)
     assert_same_run(tmp_path / "run", whole(*VARIANTS[variant]))
+
+
+LATER = {
+    "sft": ("sft", ("stage.lora=null",)),
+    "sft with an adapter": ("sft", ("stage.lora.dropout=0.1",)),
+    "dpo": ("dpo", ("stage.lora=null",)),
+    "dpo with an adapter": ("dpo", ("stage.lora.dropout=0.1",)),
+}
+
+
+@pytest.mark.parametrize("variant", LATER)
+def test_later_stages_continue_bit_for_bit_too(
+    composed: Config, stages: dict[str, tuple[str, ...]], data_folder: Path, tmp_path: Path, variant: str
+) -> None:
+    stage, overrides = LATER[variant]
+
+    def config(runs: Path) -> DictConfig:
+        places = (f"paths.data='{data_folder}'", f"paths.runs='{runs}'", "name=run", "budget.epochs=null")
+        return composed("train", *stages[stage], *overrides, *places, *LENGTH)
+
+    train(config(tmp_path / "whole"))
+    status = train_and_die(config(tmp_path / "cut"), 5, signal.SIGKILL)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    assert [step for step, _ in list_checkpoints(tmp_path / "cut" / "run" / "checkpoints")] == [4, 2]
+    train(config(tmp_path / "cut"))
+    assert len(curve(tmp_path / "cut" / "run")) == STEPS
+    assert_same_run(tmp_path / "cut" / "run", tmp_path / "whole" / "run")
+    assert len(weights(tmp_path / "whole" / "run")) == 1 + ("adapter" in variant)
 
 
 def test_a_run_killed_again_and_again_is_the_same_run(run_config: Config, whole: Whole, tmp_path: Path) -> None:
