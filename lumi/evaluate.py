@@ -20,6 +20,7 @@ from lumi.errors import ConfigError, did_you_mean
 from lumi.eval.answers import chat_table, preference_table
 from lumi.eval.baselines import Baselines, packed_baselines
 from lumi.eval.chat import ChatReport, ask, run_chat
+from lumi.eval.choice import TaskResult, run_task, tasks_table
 from lumi.eval.perplexity import packed_perplexity, text_perplexity, weighted, window_and_stride
 from lumi.eval.preference import PreferenceReport, run_preference
 from lumi.eval.report import sources_table, texts_table, write_comparison, write_report
@@ -52,6 +53,7 @@ ROOT_KEYS = (
     "smoke",
     "limit",
     "tasks",
+    "task",
     "out",
     "force",
 )
@@ -72,6 +74,8 @@ def evaluate(cfg: DictConfig) -> None:
         if unknown := [part for part in settings[key] if part not in PARTS]:
             found = f"{key}={unknown}"
             raise ConfigError(found, "is not a part of the evaluation", did_you_mean(str(unknown[0]), PARTS))
+    if unknown := [name for name in settings["tasks"] if name not in settings["task"]]:
+        raise ConfigError(f"tasks={unknown}", "is not a task", did_you_mean(str(unknown[0]), settings["task"]))
     if settings["limit"] is not None and (not isinstance(settings["limit"], int) or settings["limit"] < 1):
         raise ConfigError(f"limit={settings['limit']}", "must be a whole number from 1, or null")
     sampling = build(settings["sampling"], "sampling")
@@ -102,6 +106,7 @@ class _Evaluation:
         self.model, self.path, self.settings, self.known = model, path, settings, known
         self.parts = set(settings["parts"]) - set(settings["skip"])
         self.smoke = build(settings["smoke"], "smoke")
+        self.tasks = {name: build(settings["task"][name], f"task.{name}") for name in settings["tasks"]}
         if torch.cuda.is_available():
             model.decoder.cuda()
 
@@ -129,6 +134,9 @@ class _Evaluation:
             sha256_file(Path(path)) for path in _as_list(self.settings["text"] or [], "text") if Path(path).is_file()
         ]
         settings = {key: value for key, value in self.settings.items() if key not in ("model", "out")}
+        texts += [
+            sha256_file(Path(task.path)) for task in self.tasks.values() if task.path and Path(task.path).is_file()
+        ]
         folders = [self._folders(kind) for kind in ("packed", "chat", "preference")]
         made_from = [read_manifest(Path(folder)).fingerprint for found in folders for folder in found.values()]
         return fingerprint([__version__, SCHEMA_VERSION, files, texts, made_from, settings])
@@ -148,6 +156,7 @@ class _Evaluation:
             smoke=self._smoke({name: val for name, (_, val) in splits.items()}) if "smoke" in self.parts else None,
             chat=self._chat() if "chat" in self.parts else {},
             preference=self._preference() if "preference" in self.parts else {},
+            tasks=self._tasks() if "tasks" in self.parts else {},
         )
         metrics = self.model.run / "metrics.csv" if self.model.run else None
         return write_report(folder, results, metrics=metrics if metrics and metrics.exists() else None)
@@ -216,6 +225,22 @@ class _Evaluation:
                 split=split,
                 reference=reference,
                 limit=self.settings["limit"],
+                name=name,
+            )
+        return result
+
+    def _tasks(self) -> dict[str, TaskResult]:
+        """The public tasks that were asked for."""
+        result = {}
+        for name in self.settings["tasks"]:
+            task = self.tasks[name]
+            items = list(task.items())
+            result[name] = run_task(
+                self.model.decoder,
+                self.model.tokenizer,
+                items,
+                source=task.source,
+                batch_size=self.settings["batch_size"],
                 name=name,
             )
         return result
@@ -319,6 +344,8 @@ class _Evaluation:
             log.info("\n%s", chat_table(found))
         if found["preference"]:
             log.info("\n%s", preference_table(found))
+        if found["tasks"]:
+            log.info("\n%s", tasks_table(found["tasks"]))
         if found["smoke"]:
             log.info("\n%s", smoke_table(found["smoke"]))
             sample = found["smoke"]["samples"][0]

@@ -33,7 +33,11 @@ MISTAKES = {
         ["callbacks.progress.every_steps=x"],
         "callbacks.progress.every_steps=x · must be a whole",
     ),
-    "unknown step": ("prepare.py", ["step=tokeniser"], "step=tokeniser · there is no such option · did you mean 'tokenizer'?"),
+    "unknown step": (
+        "prepare.py",
+        ["step=tokeniser"],
+        "step=tokeniser · there is no such option · did you mean 'tokenizer'?",
+    ),
     "no path": ("prepare.py", ["source=files"], "source.path"),
     "no model": ("evaluate.py", [], "model"),
 }

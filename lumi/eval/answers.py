@@ -92,6 +92,14 @@ def comparison_table(names: Sequence[str], results: Sequence[Found]) -> str:
     rows += _rows(results, _tasks, "stopped", lambda figures: not figures["checkable"], " (stopped)")
     rows += [["all: stopped", *(share(summary(result)["stop rate"]) for result in results)]]
     rows += _rows(results, _kinds, "accuracy", lambda _: True, ", preferred")
+    names_of_tasks = list(dict.fromkeys(task for result in results for task in result["tasks"]))
+    rows += [
+        [
+            f"{task}, accuracy",
+            *(share(result["tasks"].get(task, {}).get("accuracy", {}).get("plain")) for result in results),
+        ]
+        for task in names_of_tasks
+    ]
     rows += [["likelier right answer than the column before", "–", *_win_rates(results)]]
     return markdown_table(["share of", *names], rows)
 

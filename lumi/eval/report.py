@@ -7,6 +7,7 @@ from typing import Any
 
 from lumi.errors import DataError
 from lumi.eval import answers, plots
+from lumi.eval.choice import TASKS_WORDS, tasks_table
 from lumi.eval.results import Results, reference_levels, write_results
 from lumi.eval.smoke import smoke_table
 from lumi.eval.table import markdown_table, number, percent
@@ -62,6 +63,8 @@ def render_report(results: Mapping[str, Any], *, with_curve: bool) -> str:
             parts += [f"*{heading}*\n\n{_block(text)}" for heading, text in answers.samples(part)]
     if results["preference"]:
         parts += ["## Preferences", answers.preference_table(results), answers.PREFERENCE_WORDS]
+    if results["tasks"]:
+        parts += ["## Tasks", tasks_table(results["tasks"]), TASKS_WORDS]
     if results["smoke"] is not None:
         parts += _render_smoke(results["smoke"])
     if results["commands"]:
@@ -141,7 +144,7 @@ def write_comparison(folder: Path, results: Sequence[Mapping[str, Any]]) -> str:
 
 def _compare_answers(folder: Path, names: Sequence[str], results: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """What stands before and after the bits per byte when one of the models was asked something."""
-    if not any(result["chat"] or result["preference"] for result in results):
+    if not any(result["chat"] or result["preference"] or result["tasks"] for result in results):
         return "", ""
     shares = {name: answers.accuracies(result) for name, result in zip(names, results, strict=True)}
     write_atomic(folder / ANSWERS_PLOT, plots.plot_shares(shares))
