@@ -116,6 +116,18 @@ class PyDocs:
                 if len(text) >= self.min_chars:
                     yield Document(text=text, id=f"{module}:{number}")
 
+    def docstrings(self) -> Iterator[tuple[str, str]]:
+        """Qualified name and docstring of everything in these modules, without the topics; what cannot be parsed is skipped."""
+        for module, path in self._modules():
+            if module == "pydoc_data.topics":
+                continue
+            try:
+                tree = _parse(path)
+            except (SyntaxError, ValueError, RecursionError) as error:
+                log.warning("%s is not parsable and is skipped: %s", module, error)
+                continue
+            yield from _docstrings(tree, module)
+
     def _modules(self) -> Iterator[tuple[str, Path]]:
         stdlib = Path(sysconfig.get_path("stdlib"))
         modules = _modules_below(stdlib, "")

@@ -30,18 +30,27 @@ Row = dict[str, Any]
 
 
 class Described(Protocol):
-    """What every source of examples says of itself.
+    """What every source of examples says of itself; as properties, because sources may be frozen."""
 
-    Attributes:
-        name: folder of its examples, and name of its loss.
-        weight: share in a mixture.
-        licence: of the text. notes: for the data card.
-    """
+    @property
+    def name(self) -> str:
+        """Folder of its examples, and name of its loss."""
+        ...
 
-    name: str
-    weight: float
-    licence: str
-    notes: str
+    @property
+    def weight(self) -> float:
+        """Share in a mixture."""
+        ...
+
+    @property
+    def licence(self) -> str:
+        """Of the text."""
+        ...
+
+    @property
+    def notes(self) -> str:
+        """For the data card."""
+        ...
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the rows, as plain JSON."""

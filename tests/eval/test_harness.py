@@ -70,9 +70,11 @@ def test_one_task_gives_the_same_figures(model, tmp_path, monkeypatch):
         "doc_to_choice": "{{[sol1, sol2]}}",
         "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
     }
-    theirs = lm_eval.simple_evaluate(
-        model=LumiLM(*model), tasks=[settings], task_manager=TaskManager(include_defaults=False), bootstrap_iters=0
-    )["results"]["own_piqa"]
+    manager = TaskManager(include_defaults=False)
+    found: Any = lm_eval.simple_evaluate(
+        model=LumiLM(*model), tasks=[settings], task_manager=manager, bootstrap_iters=0
+    )
+    theirs = found["results"]["own_piqa"]
     ours = run_task(*model, list(Task(name="piqa", reader="piqa", path=str(path)).items()))
     assert 0.0 < ours.accuracy["plain"] < 1.0
     assert theirs["acc,none"] == pytest.approx(ours.accuracy["plain"])

@@ -1,11 +1,14 @@
-"""Conversations from local files, by a mapping of their fields (``chat=files``, and the presets)."""
+"""Conversations from files or the hub, by a mapping of their fields (``chat=files``, and the presets)."""
 
 import dataclasses
+import json
+import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lumi.corpus.chat.conversation import Conversation, conversation_fault
 from lumi.corpus.document import Rejected
+from lumi.corpus.hub import hub_rows, hub_settings
 from lumi.corpus.paths import find_files
 from lumi.corpus.readers import file_format, known_formats
 from lumi.corpus.rows import field, read_json_rows
@@ -20,13 +23,95 @@ ROLES = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ChatFiles:
-    """One conversation a row, either one question and answer, or a list of messages.
+class ExampleRows:
+    """Where the rows of examples come from; the base of the sources that read files or the hub.
 
     Args:
-        path: a file, folder or glob, or a list of these: .json, .jsonl, .parquet, also .gz .zst .xz.
-        name: folder of the conversations, and name of their loss.
+        path: a file, folder or glob, or a list of these: .json, .jsonl, .parquet, also .gz .zst .xz. Wins over ``dataset``.
+        dataset, subset, split, revision: on the hub; needs ``pip install 'lumi[hub]'``.
+        name: folder of the examples, and name of their loss.
         weight: share in a mixture.
+        limit: a seeded sample of so many rows or characters, in their order; null takes all.
+        limit_by: rows, or characters (of the rows as JSON). Tokens are limited by the budget of training.
+        seed: of the sample.
+        on_error: ``fail`` stops at the first bad row with its file and line; ``skip`` counts it and goes on.
+        licence, notes: for the data card.
+    """
+
+    path: str | list[str] | None = None
+    dataset: str | None = None
+    subset: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    name: str
+    weight: float = 1.0
+    limit: int | None = None
+    limit_by: str = "rows"
+    seed: int = 0
+    on_error: str = "fail"
+    licence: str = "unknown"
+    notes: str = ""
+
+    key = "chat"
+
+    def check(self) -> None:
+        """Raises ConfigError when a setting is out of range."""
+        if self.on_error not in ("fail", "skip"):
+            raise ConfigError(f"{self.key}.on_error={self.on_error}", "must be fail or skip")
+        if self.limit_by not in ("rows", "characters"):
+            raise ConfigError(f"{self.key}.limit_by={self.limit_by}", "must be rows or characters")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"{self.key}.limit={self.limit}", "must be at least 1", "null takes all")
+        if self.path is None and self.dataset is None:
+            raise ConfigError(f"{self.key}.path=null", "needs a file, or a dataset of the hub", f"{self.key}.path=FILE")
+
+    def row_settings(self) -> dict[str, Any]:
+        """Everything that decides the rows, the bytes of the files included."""
+        own = dataclasses.asdict(self)
+        if self.path is not None:
+            return {**own, "files": file_hashes(self.path)}
+        assert self.dataset is not None, "checked when made"
+        return {**own, **hub_settings(self.dataset, self.subset, self.split, self.revision)}
+
+    def rows(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
+        """(place, row) of every row, or of the sample; a row that cannot be read is a string that says why."""
+        if self.limit is None:
+            yield from self._all_rows()
+            return
+        # Two passes, so that a sample of a large file needs no memory for its rows.
+        sizes = [len(json.dumps(row)) if self.limit_by == "characters" else 1 for _, row in self._all_rows()]
+        chosen, left = set[int](), self.limit
+        for index in random.Random(self.seed).sample(range(len(sizes)), len(sizes)):
+            if sizes[index] > left:
+                break
+            chosen.add(index)
+            left -= sizes[index]
+        yield from (found for index, found in enumerate(self._all_rows()) if index in chosen)
+
+    def reject(self, place: str, fault: str) -> Rejected:
+        """What becomes of a bad row.
+
+        Raises:
+            DataError: ``on_error=fail``.
+        """
+        if self.on_error == "fail":
+            raise DataError(place, fault, f"{self.key}.on_error=skip leaves such rows out")
+        reason, _, detail = fault.partition(": ")
+        return Rejected(where=place, reason=reason, detail=detail)
+
+    def _all_rows(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
+        if self.path is not None:
+            return read_json_rows(self.path)
+        assert self.dataset is not None, "checked when made"
+        offline = f"{self.key}.path=FILE reads a local copy"
+        return hub_rows(self.dataset, self.subset, self.split, self.revision, offline=offline)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChatFiles(ExampleRows):
+    """One conversation a row, either one question and answer, or a list of messages; further keys as in `ExampleRows`.
+
+    Args:
         user: fields of the question, joined by a blank line where several are filled, such as [instruction, input]; a
             dotted path leads into a row (``data.0.text``).
         assistant: field of the answer.
@@ -35,13 +120,11 @@ class ChatFiles:
         role_key, content_key: of a message in that list.
         roles: what a row calls a role → system, user or assistant, beside the usual names.
         keep: field → value: only rows with these values, such as {lang: en}.
-        on_error: ``fail`` stops at the first bad row with its file and line; ``skip`` counts it and goes on.
-        licence, notes: for the data card.
+        min_score: only rows whose ``score`` field is at least this; null takes all.
+        score: field of a number.
     """
 
-    path: str | list[str]
     name: str = "chat_files"
-    weight: float = 1.0
     user: list[str] = dataclasses.field(default_factory=lambda: ["instruction", "input"])
     assistant: str = "output"
     system: str | None = None
@@ -50,21 +133,21 @@ class ChatFiles:
     content_key: str = "content"
     roles: Mapping[str, str] = dataclasses.field(default_factory=dict)
     keep: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    on_error: str = "fail"
-    licence: str = "unknown"
-    notes: str = ""
+    score: str | None = None
+    min_score: float | None = None
 
     def __post_init__(self) -> None:
         """Raises ConfigError when a setting is out of range."""
-        if self.on_error not in ("fail", "skip"):
-            raise ConfigError(f"chat.on_error={self.on_error}", "must be fail or skip")
+        self.check()
         wrong = [role for role in self.roles.values() if role not in ("system", "user", "assistant")]
         if wrong:
             raise ConfigError(f"chat.roles={dict(self.roles)}", "must lead to system, user or assistant")
+        if (self.score is None) != (self.min_score is None):
+            raise ConfigError(f"chat.score={self.score}, chat.min_score={self.min_score}", "go together")
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the conversations, the bytes of the files included."""
-        return {"source": "chat_files", "version": 1, **dataclasses.asdict(self), "files": file_hashes(self.path)}
+        return {"source": "chat_files", "version": 2, **self.row_settings()}
 
     def conversations(self) -> Iterator[Conversation | Rejected]:
         """In the order of the files' names.
@@ -72,19 +155,26 @@ class ChatFiles:
         Raises:
             DataError: a bad row and ``on_error=fail``.
         """
-        for place, row in read_json_rows(self.path):
-            if isinstance(row, dict) and any(field(row, key) != value for key, value in self.keep.items()):
-                yield Rejected(where=place, reason="filtered", detail=f"{dict(self.keep)}")
+        for place, row in self.rows():
+            if isinstance(row, dict) and (why := self._filtered(row)):
+                yield Rejected(where=place, reason="filtered", detail=why)
                 continue
             messages = row if isinstance(row, str) else self._messages(row)
             fault = messages if isinstance(messages, str) else conversation_fault(messages)
             if fault is None and not isinstance(messages, str):
                 yield Conversation(messages=messages, id=place)
-            elif self.on_error == "fail":
-                raise DataError(place, f"{fault}", "chat.on_error=skip leaves such rows out")
             else:
-                reason, _, detail = f"{fault}".partition(": ")
-                yield Rejected(where=place, reason=reason, detail=detail)
+                yield self.reject(place, f"{fault}")
+
+    def _filtered(self, row: dict[str, Any]) -> str | None:
+        """Why a row is not wanted, though nothing is wrong with it."""
+        if any(field(row, key) != value for key, value in self.keep.items()):
+            return f"not {dict(self.keep)}"
+        if self.score is None or self.min_score is None:
+            return None
+        value = field(row, self.score)
+        good = isinstance(value, int | float) and value >= self.min_score
+        return None if good else f"{self.score}={value}"
 
     def _messages(self, row: dict[str, Any]) -> tuple[Message, ...] | str:
         """The turns of a row, or what is wrong with it."""

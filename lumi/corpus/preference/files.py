@@ -1,41 +1,38 @@
-"""Preference pairs from local files, by a mapping of their fields (``preference=files``, and the presets)."""
+"""Preference pairs from files or the hub, by a mapping of their fields (``preference=files``, and the presets)."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lumi.corpus.chat.files import file_hashes, message_list
+from lumi.corpus.chat.files import ExampleRows, message_list
 from lumi.corpus.document import Rejected
 from lumi.corpus.preference.pair import Pair, pair_fault
-from lumi.corpus.rows import field, read_json_rows
-from lumi.errors import ConfigError, DataError
+from lumi.corpus.rows import field
+from lumi.errors import ConfigError
 from lumi.tokenizer import Message
 
 _HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PairFiles:
-    r"""One pair a row.
+class PairFiles(ExampleRows):
+    r"""One pair a row; further keys as in `ExampleRows`.
 
     Args:
-        path: a file, folder or glob, or a list of these: .json, .jsonl, .parquet, also .gz .zst .xz.
-        name: folder of the pairs, and name of their loss.
-        weight: share in a mixture.
         prompt: fields of the prompt, joined by a blank line where several are filled; or one that holds a list of messages.
         chosen: field of the better answer: text, a message, or a list of messages whose last one it is.
         rejected: the same of the worse answer.
         system: field of a system message; null is none.
         transcripts: ``chosen`` and ``rejected`` are whole conversations as text, as in HH-RLHF ("\n\nHuman: …");
             what they share is the prompt.
-        role_key, content_key: of messages in lists.
-        on_error: ``fail`` stops at the first bad row with its file and line; ``skip`` counts it and goes on.
-        licence, notes: for the data card.
+        role_key, content_key: of messages in lists. roles: their further names, as in `ChatFiles`.
+        min_chars, max_chars: of both answers; null is no limit.
+        max_length_ratio: of the longer answer to the shorter one; null is no limit.
+        margin: fields of two scores, of the better and the worse answer; null judges by none.
+        min_margin: smallest difference of these scores.
     """
 
-    path: str | list[str]
     name: str = "pair_files"
-    weight: float = 1.0
     prompt: list[str] = dataclasses.field(default_factory=lambda: ["prompt"])
     chosen: str = "chosen"
     rejected: str = "rejected"
@@ -43,18 +40,28 @@ class PairFiles:
     transcripts: bool = False
     role_key: str = "role"
     content_key: str = "content"
-    on_error: str = "fail"
-    licence: str = "unknown"
-    notes: str = ""
+    roles: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    min_chars: int = 1
+    max_chars: int | None = None
+    max_length_ratio: float | None = None
+    margin: list[str] | None = None
+    min_margin: float = 0.0
+
+    key = "preference"
 
     def __post_init__(self) -> None:
         """Raises ConfigError when a setting is out of range."""
-        if self.on_error not in ("fail", "skip"):
-            raise ConfigError(f"preference.on_error={self.on_error}", "must be fail or skip")
+        self.check()
+        if self.max_length_ratio is not None and self.max_length_ratio < 1:
+            raise ConfigError(f"preference.max_length_ratio={self.max_length_ratio}", "must be at least 1")
+        if self.margin is not None and len(self.margin) != 2:
+            raise ConfigError(
+                f"preference.margin={self.margin}", "must be two fields: of the better and the worse score"
+            )
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the pairs, the bytes of the files included."""
-        return {"source": "pair_files", "version": 1, **dataclasses.asdict(self), "files": file_hashes(self.path)}
+        return {"source": "pair_files", "version": 2, **self.row_settings()}
 
     def pairs(self) -> Iterator[Pair | Rejected]:
         """In the order of the files' names.
@@ -62,16 +69,28 @@ class PairFiles:
         Raises:
             DataError: a bad row and ``on_error=fail``.
         """
-        for place, row in read_json_rows(self.path):
+        for place, row in self.rows():
             pair = row if isinstance(row, str) else self._pair(row, place)
             fault = pair if isinstance(pair, str) else pair_fault(pair)
-            if fault is None and not isinstance(pair, str):
-                yield pair
-            elif self.on_error == "fail":
-                raise DataError(place, f"{fault}", "preference.on_error=skip leaves such rows out")
+            if fault is not None or isinstance(pair, str) or isinstance(row, str):
+                yield self.reject(place, f"{fault}")
+            elif why := self._filtered(pair, row):
+                yield Rejected(where=place, reason="filtered", detail=why)
             else:
-                reason, _, detail = f"{fault}".partition(": ")
-                yield Rejected(where=place, reason=reason, detail=detail)
+                yield pair
+
+    def _filtered(self, pair: Pair, row: dict[str, Any]) -> str | None:
+        """Why a pair is not wanted, though nothing is wrong with it."""
+        shorter, longer = sorted((len(pair.chosen), len(pair.rejected)))
+        if shorter < self.min_chars or (self.max_chars is not None and longer > self.max_chars):
+            return f"answers of {shorter} and {longer} characters"
+        if self.max_length_ratio is not None and longer > self.max_length_ratio * shorter:
+            return f"one answer is {longer / shorter:.1f} times as long as the other"
+        if self.margin is None:
+            return None
+        better, worse = (field(row, key) for key in self.margin)
+        good = all(isinstance(score, int | float) for score in (better, worse)) and better - worse >= self.min_margin
+        return None if good else f"scores {better} and {worse}"
 
     def _pair(self, row: dict[str, Any], place: str) -> Pair | str:
         chosen, rejected = field(row, self.chosen), field(row, self.rejected)
@@ -90,7 +109,7 @@ class PairFiles:
         system = field(row, self.system) if self.system else None
         before = (Message(role="system", content=system),) if isinstance(system, str) and system else ()
         if len(parts) == 1 and isinstance(parts[0], list):
-            found = message_list(parts[0], self.role_key, self.content_key, {})
+            found = message_list(parts[0], self.role_key, self.content_key, self.roles)
             return found if isinstance(found, str) else (*before, *found)
         if not parts or not all(isinstance(part, str) for part in parts):
             return f"missing field: needs {', '.join(self.prompt)}; it has {', '.join(map(str, row))}"
