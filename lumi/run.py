@@ -38,7 +38,7 @@ from lumi.reference import attach_reference
 from lumi.resume import decisive, read_state, run_folder, starting_point
 from lumi.stage.base import Sources, Stage
 from lumi.tokenizer import Tokenizer
-from lumi.trained import Trained
+from lumi.trained import Trained, load_trained, save_trained
 from lumi.trainer import TrainerConfig
 
 log = logging.getLogger(__name__)
@@ -166,6 +166,9 @@ class _Run:
         if stage.needs_reference:
             self._attach_reference(initial)
         self._fit(trainer, stage)
+        if stage.lora is not None and stage.lora.merge:
+            save_trained(load_trained(self.folder), self.folder / "merged")
+            log.info("merged model: %s", self.folder / "merged")
         metrics = {**stage.step_metrics, **stage.val_metrics}
         self._save_state("finished", metrics)
         return metrics
@@ -176,7 +179,7 @@ class _Run:
         try:
             with logging_redirect_tqdm([logging.getLogger()]):
                 trainer.fit(stage, datamodule=self.data, ckpt_path=str(self.start) if self.start else None)
-                if self.plan.total_steps % self.val_every_steps:
+                if self.plan.total_steps % self.val_every_steps and not trainer.should_stop:
                     trainer.validate(stage, datamodule=self.data, verbose=False)
             exit_code = 0
         finally:

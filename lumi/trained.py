@@ -8,10 +8,10 @@ from typing import Any
 
 from lumi.arch import Decoder
 from lumi.arch.lora import ADAPTER, attach_adapter, merge_adapter
-from lumi.arch.weights import load_decoder
-from lumi.callbacks import newest_checkpoint
+from lumi.arch.weights import load_decoder, save_weights
+from lumi.callbacks import best_checkpoint, newest_checkpoint
 from lumi.errors import CheckpointError, TokenizerMismatch
-from lumi.manifest import verify
+from lumi.manifest import atomic_folder, fingerprint, verify, write_manifest
 from lumi.tokenizer import Template, Tokenizer
 
 
@@ -69,6 +69,22 @@ def load_trained(path: Path) -> Trained:
     )
 
 
+def save_trained(trained: Trained, folder: Path) -> None:
+    """Write a model as a checkpoint without training state, its adapter merged: what `load_trained` reads."""
+    with atomic_folder(folder) as work:
+        save_weights(work, trained.decoder.state_dict(), trained.decoder.config)
+        (work / "tokenizer.model").write_bytes(trained.tokenizer.model_bytes)
+        (work / "run.json").write_text(json.dumps(trained.facts, indent=2) + "\n")
+        write_manifest(
+            work,
+            kind="checkpoint",
+            name=folder.name,
+            fingerprint=fingerprint(trained.facts),
+            parents={"tokenizer": trained.tokenizer.sha256, **trained.facts["data"]},
+            info={"step": trained.facts["step"]},
+        )
+
+
 def lineage(facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What a model says of itself, then what the models that it was made from say, as far as they are still there."""
     while True:
@@ -82,6 +98,8 @@ def lineage(facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _find(path: Path) -> Path:
     if (path / "decoder.json").exists():
         return path
+    if path.name == "best" and (best := best_checkpoint(path.parent / "checkpoints")):
+        return best
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     newest = newest_checkpoint(folder, quarantine=False) if folder.is_dir() else None
     if newest is None:

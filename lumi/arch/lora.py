@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -36,6 +37,9 @@ class Lora:
         targets: which projections; all linear layers of the blocks by default. Never the head, which may be tied.
         rank_stabilised: scale by sqrt(r), so that a larger rank learns as fast (arXiv:2312.03732).
         dora: learn direction and magnitude apart (arXiv:2402.09353).
+        control_rows: also train the rows of control tokens in the embedding and the head. Pretraining never sees a chat
+            marker, so its row is still noise, and no adapter on frozen weights can read it or make the model write it.
+        merge: also leave the model with the adapter added into its weights, in ``merged/`` of the run's folder.
     """
 
     r: int = 16
@@ -44,6 +48,8 @@ class Lora:
     targets: Sequence[str] = PROJECTIONS
     rank_stabilised: bool = False
     dora: bool = False
+    control_rows: bool = True
+    merge: bool = False
 
     def __post_init__(self) -> None:
         """Raises ConfigError when a value is out of range."""
@@ -58,13 +64,31 @@ class Lora:
             raise ConfigError(f"stage.lora.targets={list(self.targets)}", f"must be some of {', '.join(PROJECTIONS)}")
 
 
-def add_adapter(decoder: Decoder, lora: Lora) -> None:
-    """Put an adapter on a decoder, in place: B is zero, so it computes what it did; only the adapter has gradients."""
+def add_adapter(decoder: Decoder, lora: Lora, control: Tensor | None = None) -> None:
+    """Put an adapter on a decoder, in place: B is zero, so it computes what it did; only the adapter has gradients.
+
+    Args:
+        control: (C,) ids of the control tokens, whose rows are trained too with ``lora.control_rows``; they belong to the
+            weights under the adapter.
+    """
     from peft import LoraConfig, inject_adapter_in_model  # seven seconds of import: only where it is used
 
     for parameter in decoder.parameters():
         parameter.requires_grad_(False)
     inject_adapter_in_model(LoraConfig(**_peft_settings(lora)), decoder)
+    if control is not None and lora.control_rows:
+        _train_rows(decoder, control)
+
+
+def _train_rows(decoder: Decoder, rows: Tensor) -> None:
+    """Let gradients into these rows of embedding and head only."""
+    for weight in {id(p): p for p in (decoder.model.embed_tokens.weight, decoder.lm_head.weight)}.values():
+        chosen = torch.zeros(len(weight), 1, dtype=torch.bool)
+        chosen[rows] = True
+        weight.requires_grad_(True)
+        # A row without a gradient has no moment either, so Adam leaves it as it is, to the last bit; decay must too.
+        weight.register_hook(lambda gradient, chosen=chosen: gradient * chosen.to(gradient.device))
+        weight.partly_trained = True  # pyright: ignore[reportAttributeAccessIssue]  # seen by lumi.optim.recipe.split_decay
 
 
 def merge_adapter(decoder: Decoder) -> Decoder:

@@ -16,6 +16,7 @@ directory and can replace a good checkpoint by half a one.
 import dataclasses
 import json
 import logging
+import math
 import re
 import shutil
 import signal
@@ -31,11 +32,12 @@ from lumi.arch.config import DecoderConfig
 from lumi.arch.lora import Lora, join_state, load_adapter, save_adapter, split_state
 from lumi.arch.weights import load_state, read_config, save_weights
 from lumi.errors import CheckpointError, ConfigError, DataError, Interrupted
-from lumi.manifest import atomic_folder, fingerprint, verify, write_manifest
+from lumi.manifest import atomic_folder, fingerprint, verify, write_atomic, write_manifest
 
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"step_(\d{8,})\.ckpt")
+BEST = "best.json"
 _PREFIX = "decoder."
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -132,6 +134,7 @@ class Checkpoint(pl.Callback):
         val_every_steps: optimizer steps between validations.
         every_steps: optimizer steps between two checkpoints; null saves after every validation.
         keep_last: so many of the newest stay; null keeps all.
+        keep_best: the one with the lowest val/loss stays too; ``checkpoints/best.json`` names it.
     """
 
     def __init__(
@@ -142,6 +145,7 @@ class Checkpoint(pl.Callback):
         val_every_steps: int,
         every_steps: int | None = None,
         keep_last: int | None = 2,
+        keep_best: bool = False,
     ) -> None:
         every_steps = val_every_steps if every_steps is None else every_steps
         for key, value in (("every_steps", every_steps), ("keep_last", 1 if keep_last is None else keep_last)):
@@ -149,6 +153,7 @@ class Checkpoint(pl.Callback):
                 raise ConfigError(f"callbacks.checkpoint.{key}={value}", "must be at least 1")
         self.folder = run_folder / "checkpoints"
         self.every_steps, self.keep_last, self.total_steps = every_steps, keep_last, total_steps
+        self.keep_best, self.val_every_steps = keep_best, val_every_steps
         self._saved_step = -1
         self._signal: int | None = None
         self._handlers: dict[int, Any] = {}
@@ -207,15 +212,42 @@ class Checkpoint(pl.Callback):
         step = trainer.global_step
         trainer.save_checkpoint(self.folder / f"step_{step:08d}.ckpt", weights_only=False)
         self._saved_step = step
-        if trainer.is_global_zero and self.keep_last is not None:
-            for _, old in list_checkpoints(self.folder)[self.keep_last :]:
-                shutil.rmtree(old)
+        if not trainer.is_global_zero:
+            return
+        best = self._note_best(step, trainer) if self.keep_best else None
+        if self.keep_last is not None:
+            for number, old in list_checkpoints(self.folder)[self.keep_last :]:
+                if number != best:
+                    shutil.rmtree(old)
+
+    def _note_best(self, step: int, trainer: pl.Trainer) -> int:
+        """Name this checkpoint the best one if it is; returns the step of the best."""
+        file = self.folder / BEST
+        best = json.loads(file.read_bytes()) if file.exists() else None
+        loss = trainer.callback_metrics.get("val/loss")
+        validated = step % self.val_every_steps == 0 or step == self.total_steps
+        better = (
+            loss is not None and validated and (best is None or best["step"] >= step or float(loss) < best["val/loss"])
+        )
+        if better or best is None:
+            best = {"step": step, "val/loss": float(loss) if loss is not None and validated else math.inf}
+            write_atomic(file, json.dumps(best) + "\n")
+        return best["step"]
 
 
 def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """(step, path) of every checkpoint in ``folder``, newest step first; by number, because clocks jump."""
     found = [(int(match[1]), path) for path in folder.glob("step_*.ckpt") if (match := _NAME.fullmatch(path.name))]
     return sorted(found, reverse=True)
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint that ``keep_best`` named, or None."""
+    file = folder / BEST
+    if not file.exists():
+        return None
+    step = json.loads(file.read_bytes())["step"]
+    return next((path for number, path in list_checkpoints(folder) if number == step), None)
 
 
 def newest_checkpoint(folder: Path, *, quarantine: bool = True) -> Path | None:

@@ -154,10 +154,11 @@ class Together(torch.optim.Optimizer):
 
 
 def split_decay(parameters: NamedParameters) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Parameters with weight decay, and without: norms (one dimension) and embeddings."""
+    """Parameters with weight decay, and without: norms (one dimension), embeddings, and what is trained in some rows only."""
     decayed, plain = [], []
     for name, parameter in parameters:
-        has_decay = parameter.dim() >= 2 and "embed_tokens" not in name
+        is_matrix = parameter.dim() >= 2 and "embed_tokens" not in name
+        has_decay = is_matrix and not getattr(parameter, "partly_trained", False)
         (decayed if has_decay else plain).append(parameter)
     return decayed, plain
 

@@ -82,7 +82,7 @@ class Stage(pl.LightningModule):
     ) -> None:
         super().__init__()
         if lora is not None:
-            add_adapter(decoder, lora)
+            add_adapter(decoder, lora, control=(sources.token_bytes == 0).nonzero().flatten())
         self.lora = lora
         self.decoder, self.recipe, self.sources = decoder, recipe, sources
         self.total_steps, self.accumulate, self.seed = total_steps, accumulate, seed

@@ -75,7 +75,8 @@ def test_one_task_gives_the_same_figures(model, tmp_path, monkeypatch):
         model=LumiLM(*model), tasks=[settings], task_manager=manager, bootstrap_iters=0
     )
     theirs = found["results"]["own_piqa"]
-    ours = run_task(*model, list(Task(name="piqa", reader="piqa", path=str(path)).items()))
+    decoder, tokenizer = model
+    ours = run_task(decoder, tokenizer, list(Task(name="piqa", reader="piqa", path=str(path)).items()))
     assert 0.0 < ours.accuracy["plain"] < 1.0
     assert theirs["acc,none"] == pytest.approx(ours.accuracy["plain"])
     assert theirs["acc_norm,none"] == pytest.approx(ours.accuracy["per_character"])
