@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lumi.errors import ConfigError
+from lumi.optim.muon import MuonStep
 from lumi.optim.schedule import Schedule
 
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
@@ -107,13 +108,12 @@ class Muon:
         blocks = [(name, p) for name, p in named if p.dim() == 2 and ".layers." in name]
         chosen = {name for name, _ in blocks}
         decayed, plain = split_decay((name, p) for name, p in named if name not in chosen)
-        muon = torch.optim.Muon(
+        muon = MuonStep(
             [{"params": [p for _, p in blocks], "peak_lr": self.lr}],
             lr=self.lr,
             weight_decay=self.weight_decay,
             momentum=self.momentum,
             ns_steps=self.newton_schulz_steps,
-            adjust_lr_fn="match_rms_adamw",
         )
         groups = [
             {"params": decayed, "weight_decay": self.weight_decay, "peak_lr": self.adamw_lr},

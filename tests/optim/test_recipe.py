@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from lumi.arch import Decoder
 from lumi.errors import ConfigError
 from lumi.optim import AdamW, Constant, Muon
+from lumi.optim.muon import MuonStep
 
 FLAT = Constant(warmup_steps=0)
 ADAMW = AdamW(lr=1e-2, schedule=FLAT, weight_decay=0.1)
@@ -177,3 +178,20 @@ def test_a_value_out_of_range_is_named(recipe, key, value):
 def test_the_second_rate_of_muon_is_checked_too():
     with pytest.raises(ConfigError, match=r"optim\.adamw_lr=0"):
         dataclasses.replace(MUON, adamw_lr=0.0)
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (96, 32), (32, 96)])
+def test_muon_is_pytorchs_within_the_roundings_of_bfloat16(shape):
+    start = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0)) * 0.02
+    weights = [[nn.Parameter(matrix.clone()) for matrix in start] for _ in range(2)]
+    mine = MuonStep([{"params": weights[0]}], lr=1e-2, momentum=0.9, weight_decay=0.1, ns_steps=5)
+    theirs = torch.optim.Muon(weights[1], 1e-2, 0.1, 0.9, adjust_lr_fn="match_rms_adamw")
+    for step in range(3):
+        gradients = torch.randn(3, *shape, generator=torch.Generator().manual_seed(step + 1))
+        for optimizer, those in ((mine, weights[0]), (theirs, weights[1])):
+            for parameter, gradient in zip(those, gradients, strict=True):
+                parameter.grad = gradient.clone()
+            optimizer.step()
+    moved = [torch.stack([p.detach() for p in those]) - start for those in weights]
+    # bfloat16 has three digits, and five iterations amplify their loss; a step along another direction would be 1.
+    assert (moved[0] - moved[1]).norm() / moved[1].norm() < 0.02
