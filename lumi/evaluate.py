@@ -2,16 +2,18 @@
 
 import logging
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from lumi import __version__
 from lumi.arch import Decoder
-from lumi.callbacks import continue_prompts
+from lumi.callbacks import continue_prompts, written_samples
 from lumi.config import build, check_keys, resolve
 from lumi.corpus.chat import read_chat
 from lumi.corpus.preference import read_preference
@@ -26,7 +28,8 @@ from lumi.eval.preference import PreferenceReport, run_preference
 from lumi.eval.report import sources_table, texts_table, write_comparison, write_report
 from lumi.eval.results import RESULTS, SCHEMA_VERSION, Results, SourceResult, TextResult, read_results
 from lumi.eval.smoke import SmokeReport, run_smoke, smoke_table
-from lumi.eval.text import read_text
+from lumi.eval.tasks import Item, Task
+from lumi.eval.text import TextTask, read_text
 from lumi.eval.windows import WholeDocuments
 from lumi.generate import SamplingParams
 from lumi.manifest import MANIFEST, fingerprint, read_manifest, sha256_file, write_atomic
@@ -86,7 +89,11 @@ def evaluate(cfg: DictConfig) -> None:
             log.info("%s", answer(model, str(settings["prompt"]), sampling))
         return
     known = [facts for model in models for facts in lineage(model.facts)]
-    found = [_Evaluation(model, path, settings, known).execute() for model, path in zip(models, paths, strict=True)]
+    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    found = [
+        _Evaluation(model, path, settings, known, overrides).execute()
+        for model, path in zip(models, paths, strict=True)
+    ]
     if len(found) > 1:
         folder = Path(settings["out"] or "runs/comparison")
         log.info("\n%s\n%s", write_comparison(folder, found), folder / "comparison.md")
@@ -102,11 +109,15 @@ def answer(model: Trained, prompt: str, sampling: SamplingParams) -> str:
 class _Evaluation:
     """One model, part by part; `execute` reads from top to bottom."""
 
-    def __init__(self, model: Trained, path: Path, settings: Settings, known: Sequence[dict[str, Any]]) -> None:
-        self.model, self.path, self.settings, self.known = model, path, settings, known
+    def __init__(
+        self, model: Trained, path: Path, settings: Settings, known: Sequence[dict[str, Any]], overrides: list[str]
+    ) -> None:
+        self.model, self.path, self.settings, self.known, self.overrides = model, path, settings, known, overrides
         self.parts = set(settings["parts"]) - set(settings["skip"])
         self.smoke = build(settings["smoke"], "smoke")
-        self.tasks = {name: build(settings["task"][name], f"task.{name}") for name in settings["tasks"]}
+        wanted = settings["tasks"] if "tasks" in self.parts else []
+        self.tasks = {name: build(settings["task"][name], f"task.{name}") for name in wanted}
+        self.name = self.model.facts["name"] + ("" if path == model.run else f"/{path.name}")
         if torch.cuda.is_available():
             model.decoder.cuda()
 
@@ -143,6 +154,9 @@ class _Evaluation:
 
     def _measure(self, folder: Path) -> dict[str, Any]:
         log.info("evaluating %s", self.model.checkpoint)
+        # First, because a download may fail, and nothing measured should be lost by that.
+        texts = {name: task.read() for name, task in self.tasks.items() if isinstance(task, TextTask)}
+        items = {name: list(task.items()) for name, task in self.tasks.items() if isinstance(task, Task)}
         splits = self._splits() if "packed" in self.parts else {}
         sources = {name: self._score(name, *pair) for name, pair in splits.items()}
         scores = {name: result.score for name, result in sources.items()}
@@ -152,11 +166,12 @@ class _Evaluation:
             commands=self._commands(),
             sources=sources,
             mixture=weighted(scores, weights) if len(scores) > 1 and weights else None,
-            texts=self._texts() if "text" in self.parts else {},
+            texts=self._texts(texts),
             smoke=self._smoke({name: val for name, (_, val) in splits.items()}) if "smoke" in self.parts else None,
             chat=self._chat() if "chat" in self.parts else {},
             preference=self._preference() if "preference" in self.parts else {},
-            tasks=self._tasks() if "tasks" in self.parts else {},
+            tasks=self._tasks(items),
+            written=written_samples(self.model.run / "samples") if self.model.run else {},
         )
         metrics = self.model.run / "metrics.csv" if self.model.run else None
         return write_report(folder, results, metrics=metrics if metrics and metrics.exists() else None)
@@ -179,7 +194,10 @@ class _Evaluation:
             found = {**facts.get(kind, {}), **found}
         missing = [name for name, folder in found.items() if not (Path(folder) / MANIFEST).exists()]
         for name in missing:
-            log.warning("%s: %s is not here and is left out (%s.%s=PATH says where)", name, found.pop(name), kind, name)
+            key = "data" if kind == "packed" else kind
+            log.warning(
+                "%s: %s is not here and is left out ('%s={%s: PATH}' says where)", name, found.pop(name), key, name
+            )
         return found
 
     def _splits(self) -> dict[str, tuple[PackedStream, PackedStream]]:
@@ -229,21 +247,19 @@ class _Evaluation:
             )
         return result
 
-    def _tasks(self) -> dict[str, TaskResult]:
-        """The public tasks that were asked for."""
-        result = {}
-        for name in self.settings["tasks"]:
-            task = self.tasks[name]
-            items = list(task.items())
-            result[name] = run_task(
+    def _tasks(self, public: dict[str, list[Item]]) -> dict[str, TaskResult]:
+        """The public tasks with choices that were asked for."""
+        return {
+            name: run_task(
                 self.model.decoder,
                 self.model.tokenizer,
                 items,
-                source=task.source,
+                source=self.tasks[name].source,
                 batch_size=self.settings["batch_size"],
                 name=name,
             )
-        return result
+            for name, items in public.items()
+        }
 
     def _reference(self) -> Decoder | None:
         """The model that preference training began from, where it is still there."""
@@ -277,20 +293,23 @@ class _Evaluation:
         cache = val.folder.parent / f".{val.folder.name}.baselines.json"
         return packed_baselines(train, val, self.model.tokenizer, cache=cache)
 
-    def _texts(self) -> dict[str, TextResult]:
+    def _texts(self, public: dict[str, str]) -> dict[str, TextResult]:
+        """Text files, and the public texts among the tasks."""
+        paths = _as_list(self.settings["text"] or [], "text") if "text" in self.parts else []
+        texts = {Path(path).name: read_text(Path(path)) for path in paths}
         window, stride = self._window()
         result = {}
-        for path in _as_list(self.settings["text"] or [], "text"):
+        for name, text in {**texts, **public}.items():
             score = text_perplexity(
                 self.model.decoder,
                 self.model.tokenizer,
-                read_text(Path(path)),
+                text,
                 window=window,
                 stride=stride,
                 batch_size=self.settings["batch_size"],
-                name=Path(path).name,
+                name=name,
             )
-            result[Path(path).name] = TextResult(score=score, window=window, stride=stride)
+            result[name] = TextResult(score=score, window=window, stride=stride)
         return result
 
     def _window(self) -> tuple[int, int]:
@@ -306,7 +325,7 @@ class _Evaluation:
         model, facts = self.model, self.model.facts
         config = model.decoder.config
         return {
-            "name": facts["name"],
+            "name": self.name,
             "parameters": config.n_params(),
             "non_embedding_parameters": config.n_params(embedding=False),
             "layers": config.n_layers,
@@ -324,16 +343,16 @@ class _Evaluation:
         }
 
     def _commands(self) -> list[str]:
-        words = [f"model={self.path}"]
-        words += [f"text=[{','.join(_as_list(self.settings['text'], 'text'))}]"] if self.settings["text"] else []
-        words += [f"suite={self.settings['suite']}"] if self.settings["suite"] != "quick" else []
+        words = [f"model={self.path}", *(word for word in self.overrides if not word.startswith("model="))]
         trained = [f"# trained with the settings in {self.model.run / 'config.yaml'}"] if self.model.run else []
-        return [*trained, f"python evaluate.py {' '.join(words)}"]
+        return [*trained, f"python evaluate.py {shlex.join(words)}"]
 
     def _folder(self) -> Path:
         if self.settings["out"] and isinstance(self.settings["model"], str):
             return Path(self.settings["out"])
-        return (self.model.run or self.model.checkpoint.parent) / "eval"
+        if self.model.run is None:
+            return self.model.checkpoint.parent / f"eval-{self.model.checkpoint.name}"
+        return self.model.run / "eval" / ("" if self.path == self.model.run else self.path.name)
 
     def _show(self, found: dict[str, Any]) -> None:
         if found["sources"]:
@@ -350,6 +369,8 @@ class _Evaluation:
             log.info("\n%s", smoke_table(found["smoke"]))
             sample = found["smoke"]["samples"][0]
             log.info("\nsample: %s%s\n", sample["prompt"], sample["text"])
+            for failure in found["smoke"]["failures"]:
+                log.warning("generation checks: %s", failure)
 
 
 def _test_or_val(folder: Path) -> str:

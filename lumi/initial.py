@@ -1,7 +1,6 @@
 """Which model a stage starts from: the rules of ``init_from=auto | null | PATH``."""
 
 import dataclasses
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from lumi.arch import DecoderConfig
 from lumi.errors import CheckpointError, ConfigError
 from lumi.manifest import read_manifest
 from lumi.resume import read_state
-from lumi.trained import Trained, load_trained
+from lumi.tokenizer import Template
+from lumi.trained import Trained, find_checkpoint, load_trained
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def initial_model(settings: Settings, follows: str | None, expect_tokenizer: str
         log.info("init_from=null: starting from random weights, as a control")
         return None
     if wanted != "auto":
-        trained = load_trained(Path(wanted))
+        trained = load_trained(Path(wanted), key="init_from")
         _check_architecture(settings, trained)
         return trained
     path = _newest(settings, follows, expect_tokenizer)
@@ -54,8 +54,43 @@ def run_time_config(settings: Settings, trained: Trained) -> DecoderConfig:
     return dataclasses.replace(trained.decoder.config, **{key: arch[key] for key in _RUNTIME if key in arch})
 
 
+def initial_moved(settings: Settings, began_from: dict[str, Any]) -> str | None:
+    """What ``init_from`` means today when that is not what a run began from, else None.
+
+    Args:
+        settings: of the run.
+        began_from: what its run.json says under ``initial``; empty when it began from random weights.
+    """
+    if not began_from:
+        return None
+    if settings["init_from"] == "auto":
+        runs, _ = _finished(settings, began_from["stage"], began_from["tokenizer"])
+        path = max(runs)[1] if runs else None
+    else:
+        path = Path(settings["init_from"])
+    if path is None or not (path.exists() or path.parent.exists()):
+        return None  # it was removed; a finished run does not need it
+    checkpoint = find_checkpoint(path, key="init_from")
+    return str(checkpoint) if checkpoint_identity(checkpoint) != began_from["weights"] else None
+
+
 def _newest(settings: Settings, follows: str, expect_tokenizer: str | None) -> Path:
     """The newest finished run of the stage before, with the same architecture and tokenizer."""
+    runs, refused = _finished(settings, follows, expect_tokenizer)
+    if runs:
+        return max(runs)[1]
+    seen = f"; not these: {', '.join(sorted(refused)[:5])}" if refused else ""
+    raise ConfigError(
+        "init_from=auto",
+        f"there is no finished run of stage={follows} with this architecture and tokenizer{seen}",
+        f"make one with: python train.py stage={follows}, or give init_from=PATH",
+    )
+
+
+def _finished(
+    settings: Settings, follows: str, expect_tokenizer: str | None
+) -> tuple[list[tuple[str, Path]], list[str]]:
+    """(when it ended, run) of all that would do, and why the others would not."""
     runs, refused = [], []
     for state_file in Path(settings["paths"]["runs"]).glob("*/run.json"):
         state = read_state(state_file.parent)
@@ -66,14 +101,7 @@ def _newest(settings: Settings, follows: str, expect_tokenizer: str | None) -> P
             refused.append(f"{state_file.parent} ({reason})")
         else:
             runs.append((state["updated"], state_file.parent))
-    if runs:
-        return max(runs)[1]
-    seen = f"; not these: {', '.join(sorted(refused)[:5])}" if refused else ""
-    raise ConfigError(
-        "init_from=auto",
-        f"there is no finished run of stage={follows} with this architecture and tokenizer{seen}",
-        f"make one with: python train.py stage={follows}, or give init_from=PATH",
-    )
+    return runs, refused
 
 
 def _mismatch(settings: Settings, folder: Path, state: Settings, expect_tokenizer: str | None) -> str | None:
@@ -92,6 +120,21 @@ def _mismatch(settings: Settings, folder: Path, state: Settings, expect_tokenize
     return None
 
 
+def check_template(template: Template | None, trained: Trained) -> None:
+    """A chat model goes on in the form that it has learnt.
+
+    Raises:
+        ConfigError: the data are written in another one.
+    """
+    learnt = trained.template
+    if learnt is not None and template is not None and learnt.sha256 != template.sha256:
+        raise ConfigError(
+            f"template={template.name}",
+            f"is not the one that {trained.checkpoint} was trained with",
+            f"template={learnt.name}, or another init_from",
+        )
+
+
 def _check_architecture(settings: Settings, trained: Trained) -> None:
     config, arch = dataclasses.asdict(trained.decoder.config), settings["arch"]
     changed = [
@@ -107,10 +150,10 @@ def _check_architecture(settings: Settings, trained: Trained) -> None:
         )
 
 
-def checkpoint_identity(trained: Trained) -> dict[str, str]:
+def checkpoint_identity(checkpoint: Path) -> dict[str, str]:
     """What names the weights of a model: the hashes of its files, without the optimizer's state."""
-    files = json.loads((trained.checkpoint / "MANIFEST.json").read_bytes())["files"]
+    files = read_manifest(checkpoint, kind="checkpoint").files
     kept = {name: facts["sha256"] for name, facts in files.items() if name.endswith((".safetensors", "decoder.json"))}
     if not kept:
-        raise CheckpointError(f"{trained.checkpoint}", "names no weights", "take a whole checkpoint")
+        raise CheckpointError(f"{checkpoint}", "names no weights", "take a whole checkpoint")
     return kept

@@ -26,35 +26,38 @@ log = logging.getLogger(__name__)
 _SPLITS = ("train", "val")
 
 
-def attach_reference(data: PreferenceData, decoder: Decoder, identity: dict[str, str], half: bool) -> Path:
+def attach_reference(data: PreferenceData, decoder: Decoder, identity: dict[str, str], precision: str) -> Path:
     """Give the data the reference's log-probabilities, from disk where they are.
 
     Args:
         data: after its `setup`.
         decoder: the reference, on the device it is to run on.
         identity: what names its weights.
-        half: compute in bfloat16, as training does.
+        precision: of training, as Lightning names it; the reference is computed in the same.
 
     Returns:
         The artefact's folder.
     """
-    settings = {**data.reference_key(), "model": identity, "precision": "bf16" if half else "32"}
+    settings = {**data.reference_key(), "model": identity, "precision": precision}
     folder = data.places.root / "reference" / fingerprint(settings)[:16]
     with folder_lock(folder, wait=True):
         if (folder / MANIFEST).exists():
             verify(folder, kind="reference")
             log.info("reference log-probabilities: %s", folder)
         else:
-            _compute(data, decoder, settings, folder, half)
+            _compute(data, decoder, settings, folder)
     for name, split, stream in _streams(data):
         stream.reference = np.load(folder / f"{name}.{split}.npy", allow_pickle=False)
     return folder
 
 
-def _compute(data: PreferenceData, decoder: Decoder, settings: dict[str, Any], folder: Path, half: bool) -> None:
+def _compute(data: PreferenceData, decoder: Decoder, settings: dict[str, Any], folder: Path) -> None:
     with atomic_folder(folder) as work:
         for name, split, stream in _streams(data):
-            np.save(work / f"{name}.{split}.npy", _log_probabilities(stream, decoder, data.batch_size, half, name))
+            np.save(
+                work / f"{name}.{split}.npy",
+                _log_probabilities(stream, decoder, data.batch_size, settings["precision"], name),
+            )
         write_manifest(
             work,
             kind="reference",
@@ -74,13 +77,14 @@ def _streams(data: PreferenceData) -> list[tuple[str, str, Any]]:
 
 
 @torch.inference_mode()
-def _log_probabilities(stream: Any, decoder: Decoder, batch_size: int, half: bool, name: str) -> np.ndarray:
+def _log_probabilities(stream: Any, decoder: Decoder, batch_size: int, precision: str, name: str) -> np.ndarray:
     """(pairs, 2) float32, in the order of the stream's examples."""
     result = np.zeros((len(stream.examples), 2), dtype=np.float32)
     device = decoder.lm_weight.device
+    dtype = torch.float16 if precision.startswith("16") else torch.bfloat16
     batches = ValBatches([stream], batch_size=batch_size, max_windows=None)
     bar = tqdm(range(len(batches)), desc=f"reference {name}", unit="batch", delay=2, disable=None, leave=False)
-    with evaluation_mode(decoder), torch.autocast(device.type, torch.bfloat16, enabled=half):
+    with evaluation_mode(decoder), torch.autocast(device.type, dtype, enabled=precision != "32-true"):
         for number in bar:
             batch: Any = {key: value.to(device) for key, value in batches[number].items()}  # pyright: ignore[reportAttributeAccessIssue]
             answers = compare(decoder, batch)

@@ -3,14 +3,20 @@
 A run keeps its settings. What decides its numbers may not change under it; what does not (`_FREE`) may.
 """
 
+import importlib.metadata
 import json
 import logging
+import platform
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
+import lumi
 from lumi.callbacks import list_checkpoints, newest_checkpoint
 from lumi.config import differences
-from lumi.errors import CheckpointError, ConfigError
+from lumi.errors import CheckpointError, ConfigError, DataError
 from lumi.manifest import fingerprint, verify
 
 log = logging.getLogger(__name__)
@@ -83,3 +89,33 @@ def read_state(folder: Path) -> dict[str, Any]:
 def decisive(settings: Settings) -> Settings:
     """The settings that decide the numbers of a run."""
     return {key: value for key, value in settings.items() if key not in _FREE}
+
+
+def check_same_data(checkpoint: Path, fingerprints: dict[str, str]) -> None:
+    """A run continues on the data it was begun with, or not at all; other threads or versions are a warning.
+
+    Raises:
+        DataError: a source was prepared otherwise since.
+    """
+    before = json.loads((checkpoint / "run.json").read_bytes())
+    if before["data"] != fingerprints:
+        changed = ", ".join(sorted(key for key, value in before["data"].items() if fingerprints.get(key) != value))
+        raise DataError(f"{checkpoint}", f"was trained on other data ({changed})", "prepare the same data again")
+    threads = torch.get_num_threads()
+    if before["threads"] != threads:
+        was = before["threads"]
+        log.warning("%d threads instead of %d: the last bits of float sums will differ", threads, was)
+    changed = differences(before["versions"], versions())
+    if changed:
+        log.warning("versions changed since the checkpoint (%s): the last bits may differ", "; ".join(changed))
+
+
+def versions() -> dict[str, str]:
+    """Of everything whose change may change the last bits."""
+    return {
+        "lumi": lumi.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "pytorch-lightning": importlib.metadata.version("pytorch-lightning"),
+        "numpy": np.__version__,
+    }

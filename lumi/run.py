@@ -9,33 +9,29 @@
 """
 
 import dataclasses
-import importlib.metadata
 import json
 import logging
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-import lumi
 from lumi.arch import Decoder, DecoderConfig
-from lumi.callbacks import FolderCheckpointIO, MetricsCsv, RunFacts, WandB
-from lumi.config import build, check_keys, collect, differences, find_class, resolve, violations
+from lumi.callbacks import FolderCheckpointIO, MetricsCsv, RunFacts, WandB, best_checkpoint
+from lumi.config import build, check_keys, collect, find_class, resolve, violations
 from lumi.data import MixedWindows, PreferenceData, RunLength
 from lumi.errors import ConfigError, DataError, join_violations
-from lumi.initial import checkpoint_identity, initial_model, run_time_config
+from lumi.initial import check_template, checkpoint_identity, initial_model, initial_moved, run_time_config
 from lumi.lock import folder_lock
 from lumi.manifest import MANIFEST, fingerprint, read_manifest, write_atomic
 from lumi.plan import Budget, Plan, estimate_memory, measure_micro_batch, measure_peak_flops
 from lumi.reference import attach_reference
-from lumi.resume import decisive, read_state, run_folder, starting_point
+from lumi.resume import check_same_data, decisive, read_state, run_folder, starting_point, versions
 from lumi.stage.base import Sources, Stage
 from lumi.tokenizer import Tokenizer
 from lumi.trained import Trained, load_trained, save_trained
@@ -77,7 +73,11 @@ def train(cfg: DictConfig) -> dict[str, float]:
         start = starting_point(settings, folder)
         if start == "finished":
             log.info("%s is finished; nothing to do (name=… or other settings make another run)", folder)
-            return read_state(folder)["metrics"]
+            state = read_state(folder)
+            if newer := initial_moved(settings, state.get("initial", {})):
+                began = state["initial"]["path"]
+                log.warning("it began from %s; init_from now means %s: name=… trains from that one", began, newer)
+            return state["metrics"]
         return _Run(settings, folder, start).execute()
 
 
@@ -97,6 +97,7 @@ def check(settings: Settings) -> None:
         lambda: _check_lengths(settings),
         lambda: _check_seed(settings["seed"]),
         lambda: _check_nodes({"stage": settings["stage"]}, "", STAGE_OFFERED),
+        *(lambda key=key: build(settings["stage"].get(key), f"stage.{key}") for key in ("lora", "objective")),
         lambda: _check_nodes(settings["callbacks"] or {}, "callbacks.", CALLBACKS_OFFERED),
         lambda: _check_nodes(settings["logger"] or {}, "logger.", LOGGERS_OFFERED),
     )
@@ -158,7 +159,8 @@ class _Run:
         self.data.length = RunLength(
             total_steps=self.plan.total_steps, accumulate=self.trainer_config.accumulate, start_step=self.start_step
         )
-        self._check_same_data()
+        if self.start:
+            check_same_data(self.start, self.data.fingerprints())
         self._announce()
         self._save_state("running", {})
         stage: Stage = self._stage()
@@ -167,7 +169,8 @@ class _Run:
             self._attach_reference(initial)
         self._fit(trainer, stage)
         if stage.lora is not None and stage.lora.merge:
-            save_trained(load_trained(self.folder), self.folder / "merged")
+            best = best_checkpoint(self.folder / "checkpoints")  # None unless callbacks.checkpoint.keep_best
+            save_trained(load_trained(best or self.folder), self.folder / "merged")
             log.info("merged model: %s", self.folder / "merged")
         metrics = {**stage.step_metrics, **stage.val_metrics}
         self._save_state("finished", metrics)
@@ -201,12 +204,19 @@ class _Run:
         trained = initial_model(settings, stage_class.follows, expected)
         if trained is None:
             return None
-        self.initial = {"path": str(trained.checkpoint), "weights": checkpoint_identity(trained)}
+        weights = checkpoint_identity(trained.checkpoint)
+        self.initial = {
+            "path": str(trained.checkpoint),
+            "weights": weights,
+            "stage": stage_class.follows,
+            "tokenizer": trained.tokenizer.sha256,
+        }
         if before is not None and before["weights"] != self.initial["weights"]:
             raise DataError(
                 f"{before['path']}", "has other weights than when this run began", "name=… starts another run"
             )
         self.data.initial_tokenizer = trained.tokenizer
+        check_template(getattr(self.data, "template", None), trained)
         return trained
 
     def _attach_reference(self, initial: Trained | None) -> None:
@@ -215,12 +225,12 @@ class _Run:
             raise ConfigError(
                 "init_from=null",
                 "this loss compares with a reference model",
-                "give one, or choose objective=simpo or orpo",
+                "give one, or take stage.objective.kind=simpo or orpo, or stage.objective.reference_free=true",
             )
         device = self.trainer_config.device()
         assert isinstance(self.data, PreferenceData), "a stage with a reference reads preference data"
-        half = self.trainer_config.resolved_precision() != "32-true"
-        attach_reference(self.data, initial.decoder.to(device), self.initial["weights"], half)
+        precision = self.trainer_config.resolved_precision()
+        attach_reference(self.data, initial.decoder.to(device), self.initial["weights"], precision)
         initial.decoder.cpu()
 
     @property
@@ -329,26 +339,6 @@ class _Run:
             },
         )
 
-    def _check_same_data(self) -> None:
-        """A run continues on the data it was begun with, or not at all."""
-        if self.start is None:
-            return
-        before = json.loads((self.start / "run.json").read_bytes())
-        if before["data"] != self.data.fingerprints():
-            changed = ", ".join(sorted(k for k, v in before["data"].items() if self.data.fingerprints().get(k) != v))
-            raise DataError(
-                f"{self.start}", f"was trained on other packed data ({changed})", "prepare the same data again"
-            )
-        if before["threads"] != torch.get_num_threads():
-            log.warning(
-                "%d threads instead of %d: the last bits of float sums will differ",
-                torch.get_num_threads(),
-                before["threads"],
-            )
-        changed = differences(before["versions"], versions())
-        if changed:
-            log.warning("versions changed since the checkpoint (%s): the last bits may differ", "; ".join(changed))
-
     def _announce(self) -> None:
         log.info("run             %s", self.folder)
         for line in self.plan.lines():
@@ -370,20 +360,10 @@ class _Run:
             "status": status,
             "settings": self.settings,
             "run_id": self._run_id(),
+            "initial": self.initial,
             "metrics": metrics,
             "plan": dataclasses.asdict(self.plan),
             "updated": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
         write_atomic(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.settings)))
         write_atomic(self.folder / "run.json", json.dumps(state, indent=2) + "\n")
-
-
-def versions() -> dict[str, str]:
-    """Of everything whose change may change the last bits."""
-    return {
-        "lumi": lumi.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "pytorch-lightning": importlib.metadata.version("pytorch-lightning"),
-        "numpy": np.__version__,
-    }

@@ -39,14 +39,17 @@ class Trained:
         return Template.from_dict(self.facts["template"]) if "template" in self.facts else None
 
 
-def load_trained(path: Path) -> Trained:
+def load_trained(path: Path, *, key: str = "model") -> Trained:
     """Read a run's newest checkpoint, or a checkpoint.
+
+    Args:
+        key: the setting that named it, for messages.
 
     Raises:
         CheckpointError: there is none, or its bytes are not what its manifest says.
         TokenizerMismatch: it holds another tokenizer than it was trained with.
     """
-    checkpoint = _find(path)
+    checkpoint = find_checkpoint(path, key=key)
     manifest = verify(checkpoint, kind="checkpoint")
     tokenizer = Tokenizer.from_bytes((checkpoint / "tokenizer.model").read_bytes())
     if tokenizer.sha256 != manifest.parents.get("tokenizer"):
@@ -95,7 +98,12 @@ def lineage(facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
         facts = json.loads(before.read_bytes())
 
 
-def _find(path: Path) -> Path:
+def find_checkpoint(path: Path, *, key: str = "model") -> Path:
+    """The checkpoint that a path means: itself, a run's newest, or its best as ``RUN/best``.
+
+    Raises:
+        CheckpointError: there is none.
+    """
     if (path / "decoder.json").exists():
         return path
     if path.name == "best" and (best := best_checkpoint(path.parent / "checkpoints")):
@@ -105,7 +113,7 @@ def _find(path: Path) -> Path:
     if newest is None:
         siblings = sorted(str(p.parent) for p in path.parent.glob("*/checkpoints")) if path.parent.is_dir() else []
         raise CheckpointError(
-            f"model={path}",
+            f"{key}={path}",
             "is not a run or a checkpoint",
             f"there are {', '.join(siblings)}" if siblings else "train one: python train.py",
         )

@@ -38,6 +38,7 @@ TINY_CHAT = (
     "data.sources.world_chat.shares={facts: 1, stories: 0, checks: 1}",
     "data.sources.tasks.n_conversations=20",
     "data.sources.tasks.n_test=2",
+    "data.sources.pydocs_chat=null",
 )
 TINY_PAIRS = (
     "stage=dpo",

@@ -18,6 +18,7 @@ SMALL_CHAT = (
     "data.sources.world_chat.n_test=2",
     "data.sources.tasks.n_conversations=4",
     "data.sources.tasks.n_test=2",
+    "data.sources.pydocs_chat=null",
 )
 SMALL_PAIRS = ("data.sources.world_pairs.n_pairs=20", "data.sources.world_pairs.n_test=2")
 

@@ -11,7 +11,7 @@ from lumi.callbacks.checkpoint import (
 from lumi.callbacks.early_stopping import EarlyStopping
 from lumi.callbacks.metrics import MetricsCsv, TensorBoard, WandB, read_metrics
 from lumi.callbacks.progress import Progress, clock_text
-from lumi.callbacks.samples import Samples, continue_prompts
+from lumi.callbacks.samples import Samples, continue_prompts, written_samples
 
 __all__ = [
     "Checkpoint",
@@ -29,4 +29,5 @@ __all__ = [
     "list_checkpoints",
     "newest_checkpoint",
     "read_metrics",
+    "written_samples",
 ]

@@ -66,6 +66,14 @@ class Samples(pl.Callback):
             _send(logger, rows, step)
 
 
+def written_samples(folder: Path) -> dict[str, str]:
+    """Step → what was written then, as Markdown, of the first, the middle and the last validation."""
+    files = sorted(folder.glob("step_*.md"))
+    chosen = sorted({0, len(files) // 2, len(files) - 1}) if files else []
+    bodies = {files[number].stem.removeprefix("step_"): files[number].read_text(encoding="utf-8") for number in chosen}
+    return {step.lstrip("0") or "0": body.partition("\n\n")[2].replace("## ", "#### ") for step, body in bodies.items()}
+
+
 def continue_prompts(
     decoder: Decoder, tokenizer: Tokenizer, prompts: Sequence[str], sampling: SamplingParams
 ) -> list[str]:

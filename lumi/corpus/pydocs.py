@@ -16,7 +16,7 @@ import platform
 import re
 import sysconfig
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,30 +116,51 @@ class PyDocs:
                 if len(text) >= self.min_chars:
                     yield Document(text=text, id=f"{module}:{number}")
 
-    def docstrings(self) -> Iterator[tuple[str, str]]:
-        """Qualified name and docstring of everything in these modules, without the topics; what cannot be parsed is skipped."""
-        for module, path in self._modules():
-            if module == "pydoc_data.topics":
-                continue
-            try:
-                tree = _parse(path)
-            except (SyntaxError, ValueError, RecursionError) as error:
-                log.warning("%s is not parsable and is skipped: %s", module, error)
-                continue
-            yield from _docstrings(tree, module)
-
     def _modules(self) -> Iterator[tuple[str, Path]]:
-        stdlib = Path(sysconfig.get_path("stdlib"))
-        modules = _modules_below(stdlib, "")
-        if not modules:
-            raise DataError(
-                f"source=pydocs: {stdlib}", "holds no Python source", "this source needs an ordinary installation"
-            )
+        modules = _standard_library()
         # The language reference first: it is the best prose.
         yield from sorted(modules, key=lambda entry: (entry[0] != "pydoc_data.topics", entry[0]))
         for package in sorted(set(self.packages)):
             if (root := _root(package)) is not None:
                 yield from sorted(_modules_below(root, f"{package}.") if root.is_dir() else [(package, root)])
+
+
+def docstrings(packages: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Qualified name and docstring of everything in these packages of the standard library, in the order of the modules.
+
+    Raises:
+        DataError: a source file cannot be read.
+    """
+    for module, path in _those_of(packages):
+        try:
+            tree = _parse(path)
+        except (SyntaxError, ValueError, RecursionError) as error:
+            log.warning("%s is not parsable and is skipped: %s", module, error)
+            continue
+        yield from _docstrings(tree, module)
+
+
+def docstrings_sha256(packages: Sequence[str]) -> str:
+    """One hash over every source file that `docstrings` reads."""
+    content = hashlib.sha256()
+    for module, path in _those_of(packages):
+        with read_errors(path):
+            content.update(f"{module} {sha256_file(path)}\n".encode())
+    return content.hexdigest()
+
+
+def _those_of(packages: Sequence[str]) -> list[tuple[str, Path]]:
+    return sorted(entry for entry in _standard_library() if entry[0].partition(".")[0] in packages)
+
+
+def _standard_library() -> list[tuple[str, Path]]:
+    stdlib = Path(sysconfig.get_path("stdlib"))
+    modules = _modules_below(stdlib, "")
+    if not modules:
+        raise DataError(
+            f"source=pydocs: {stdlib}", "holds no Python source", "this source needs an ordinary installation"
+        )
+    return modules
 
 
 def _root(package: str) -> Path | None:

@@ -22,9 +22,12 @@ from lumi.reuse import content_fingerprint, finished
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-_FORMAT = 1
+_FORMAT = 2
 _VAL_IN = 20
 """One row in so many is held out where a source does not say which."""
+
+_NO_FAULT = ("filtered", "duplicate", "orphan", "no answer")
+"""Reasons for which a sound row is left out."""
 
 Row = dict[str, Any]
 
@@ -64,25 +67,27 @@ def build_records(
     folder: Path,
     *,
     force: bool = False,
-    describe: Callable[[list[Row]], str] | None = None,
+    describe: tuple[Callable[[dict[str, list[Row]]], Row], Callable[[Row], list[str]]] | None = None,
 ) -> Manifest:
     """Write the rows of a source, unless they are there already.
 
     Args:
         kind: of the manifest.
         rows: plain JSON; ``meta.split`` says where a row belongs, else the hash of its content does.
-        describe: what the data card says beyond counts, from all rows.
+        describe: an audit beyond counts: its figures from the rows of each split, kept in the manifest, and its lines from the
+            figures, for the data card.
 
     Raises:
-        DataError: no row at all, no row to train on, or ``folder`` was made otherwise.
+        DataError: no row to train on, too many faulty ones, or ``folder`` was made otherwise.
     """
     settings = json.loads(json.dumps({**source.settings(), "name": source.name, "format": _FORMAT}))
     with folder_lock(folder, wait=True):
-        fix = f"force=true builds it again: python prepare.py step={kind} force=true"
+        fix = f"build it again: python prepare.py step={kind} force=true, with the same data.sources"
         if found := finished(folder, kind=kind, key=kind, settings=settings, parents={}, force=force, fix=fix):
             log.info("%s %s is up to date: %s", kind, source.name, folder)
             return found
         by_split, rejected = _collect(rows())
+        _check_faults(source, by_split, rejected)
         if not by_split["train"]:
             why = ", ".join(f"{n:,} {reason}" for reason, n in Counter(r.reason for r in rejected).most_common())
             raise DataError(f"{kind}={source.name} gave no row to train on ({why or 'no row at all'})", "needs one")
@@ -94,10 +99,11 @@ def build_records(
             _write(
                 work / "rejected.jsonl", [{"where": r.where, "reason": r.reason, "detail": r.detail} for r in rejected]
             )
-            everything = [row for kept in by_split.values() for row in kept]
-            (work / "DATA_CARD.md").write_text(
-                _card(kind, source, info, describe(everything) if describe else "", by_split["train"][0])
-            )
+            audit = []
+            if describe:
+                info["audit"] = describe[0](by_split)
+                audit = describe[1](info["audit"])
+            (work / "DATA_CARD.md").write_text(_card(kind, source, info, audit, by_split["train"][0]))
             manifest = write_manifest(
                 work,
                 kind=kind,
@@ -138,7 +144,25 @@ def _collect(rows: Iterator[Row | Rejected]) -> tuple[dict[str, list[Row]], list
             continue
         seen.add(digest)
         by_split[row["meta"].get("split") or ("val" if int(digest[:8], 16) % _VAL_IN == 0 else "train")].append(row)
+    if (
+        not by_split["val"] and len(by_split["train"]) > 1
+    ):  # a few rows, none of them drawn: one must be there to validate on
+        by_split["val"].append(by_split["train"].pop())
     return by_split, rejected
+
+
+def _check_faults(source: Described, by_split: dict[str, list[Row]], rejected: list[Rejected]) -> None:
+    """Many faulty rows mean that a setting is wrong, not the rows."""
+    most = getattr(source, "max_rejected_ratio", None)
+    reasons = Counter(row.reason for row in rejected if row.reason not in _NO_FAULT)
+    share = reasons.total() / max(1, reasons.total() + sum(map(len, by_split.values())))
+    if most is not None and share > most:
+        why = ", ".join(f"{n:,} {reason}" for reason, n in reasons.most_common())
+        raise DataError(
+            f"{source.name}: {share:.1%} of its rows are faulty ({why})",
+            f"is more than data.sources.{source.name}.max_rejected_ratio={most}",
+            "on_error=fail shows the first of them",
+        )
 
 
 def _write(path: Path, rows: list[Row]) -> None:
@@ -147,7 +171,7 @@ def _write(path: Path, rows: list[Row]) -> None:
             file.write(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n")
 
 
-def _card(kind: str, source: Described, info: dict[str, Any], details: str, example: Row) -> str:
+def _card(kind: str, source: Described, info: dict[str, Any], audit: list[str], example: Row) -> str:
     lines = [
         f"# {kind} data: {source.name}",
         "",
@@ -156,7 +180,7 @@ def _card(kind: str, source: Described, info: dict[str, Any], details: str, exam
         *(f"- {split}: {count:,} rows" for split, count in info["rows"].items()),
         *(f"- left out, {reason}: {count:,}" for reason, count in info["rejected"].items()),
         "",
-        details,
+        *(["## Audit", "", *(f"- {line}" for line in audit), ""] if audit else []),
         "## A row",
         "",
         "```json",

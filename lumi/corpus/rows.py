@@ -54,8 +54,10 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
         case "json":
             with open_stream(path) as stream:
                 yield from JsonList(stream, f"{path}", _MOST_BYTES, []).rows()
-        case _:
+        case "parquet":
             yield from _parquet(path)
+        case _:
+            raise DataError(f"{path}", "is of no known format", f"known are {_KNOWN}")
 
 
 def _parsed(line: bytes | Oversized) -> Any:

@@ -1,5 +1,6 @@
 """`ChatData`: conversations, rendered with a template and packed whole into windows (``data=chat``)."""
 
+import bisect
 import dataclasses
 import itertools
 import logging
@@ -16,7 +17,7 @@ from lumi.data.prepare import Locations
 from lumi.data.rows import RowStream
 from lumi.errors import ConfigError, DataError
 from lumi.manifest import Manifest, read_manifest
-from lumi.tokenizer import ExistingTokenizer, Message, Template, Tokenizer, TokenizerConfig
+from lumi.tokenizer import ExistingTokenizer, Message, Rendered, Template, Tokenizer, TokenizerConfig
 
 log = logging.getLogger(__name__)
 
@@ -26,21 +27,31 @@ class Rendering:
     """Conversations as tokens, and what had to be left out.
 
     Attributes:
-        examples: one document each, as (tokens, loss mask).
-        too_long: conversations that are longer than a window.
+        examples: the documents of each, as (tokens, loss mask): one of a conversation, two of a pair.
+        cut: examples that were shortened by whole turns to fit a window.
+        too_long: examples that are left out because no part of them fits.
         unsupervised: conversations without a supervised token.
     """
 
     examples: list[list[tuple[np.ndarray, np.ndarray]]]
-    too_long: int
-    unsupervised: int
+    cut: int = 0
+    too_long: int = 0
+    unsupervised: int = 0
+
+    def report(self, name: str, what: str, stream: RowStream) -> str:
+        """One line on what became of a split."""
+        left = {"cut to fit": self.cut, "too long and left out": self.too_long, "unsupervised": self.unsupervised}
+        notes = "".join(f", {count:,} {note}" for note, count in left.items() if count)
+        return (
+            f"{name}: {len(self.examples):,} {what} in {len(stream):,} windows, {stream.efficiency:.1%} filled{notes}"
+        )
 
 
 class ChatData(MixedWindows):
     """Conversations of one or several weighted sources.
 
-    Only what an assistant says is supervised, the end of its turn included. A conversation is never cut: one that does not
-    fit a window is left out and counted, and attention never crosses from one to another.
+    Only what an assistant says is supervised, the end of its turn included. Attention never crosses from one conversation to
+    another, and none is cut within a turn.
 
     Args:
         name: of the tokenizer that the model was pretrained with; only used when there is no pretrained model.
@@ -50,6 +61,8 @@ class ChatData(MixedWindows):
         root: folder of prepared data.
         seq_len: tokens in a window.
         batch_size: windows of a micro-batch on one device.
+        too_long: what becomes of a conversation that is longer than a window: ``cut`` keeps as many whole exchanges from its
+            beginning as fit, ``drop`` leaves it out; both are counted.
         seed: decides packing and order.
         num_workers: processes that read.
         train_windows: use only the first so many windows of each source; null takes all.
@@ -70,11 +83,14 @@ class ChatData(MixedWindows):
         seq_len: int,
         batch_size: int,
         seed: int,
+        too_long: str = "cut",
         num_workers: int = 0,
         train_windows: int | None = None,
         val_windows: int | None = 256,
         phases: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
+        if too_long not in ("cut", "drop"):
+            raise ConfigError(f"data.too_long={too_long}", "must be cut or drop")
         self.sources: dict[str, Any] = present_sources(sources)
         super().__init__(
             name=name,
@@ -87,7 +103,7 @@ class ChatData(MixedWindows):
             val_windows=val_windows,
             phases=phases,
         )
-        self.template = template
+        self.template, self.cut = template, too_long == "cut"
         self.places = Locations(root=root, tokenizer=tokenizer)
 
     def folder(self, source: str) -> Path:
@@ -153,38 +169,48 @@ class ChatData(MixedWindows):
         return build_chat(source, folder, force=force)
 
     def _stream(self, name: str, split: str) -> RowStream:
-        rendering = render(read_chat(self.folder(name), split), self.template, self.tokenizer, self.seq_len)
+        conversations = read_chat(self.folder(name), split)
+        rendering = render(conversations, self.template, self.tokenizer, self.seq_len, cut=self.cut)
         stream = RowStream(rendering.examples, self.seq_len, self.seed)
-        left_out = ""
-        if rendering.too_long:
-            left_out += f", {rendering.too_long:,} longer than a window left out"
-        if rendering.unsupervised:
-            left_out += f", {rendering.unsupervised:,} without a supervised token left out"
-        log.info(
-            "%s %s: %s conversations in %s windows, %.1f %% filled%s",
-            name, split, f"{len(rendering.examples):,}", f"{len(stream):,}", 100 * stream.efficiency, left_out,
-        )  # fmt: skip
+        log.info("%s", rendering.report(f"{name} {split}", "conversations", stream))
         return stream
 
 
-def render(conversations: Iterable[Conversation], template: Template, tokenizer: Tokenizer, seq_len: int) -> Rendering:
+def render(
+    conversations: Iterable[Conversation], template: Template, tokenizer: Tokenizer, seq_len: int, *, cut: bool = False
+) -> Rendering:
     """Conversations as tokens with the mask of what is supervised.
+
+    Args:
+        seq_len: longest conversation in tokens.
+        cut: keep the exchanges from the beginning of a longer one that fit, instead of leaving it out.
 
     Raises:
         ConfigError: the template uses a symbol that the tokenizer lacks.
     """
     if seq_len < 2:
         raise ConfigError(f"data.seq_len={seq_len}", "must be at least 2")
-    examples, too_long, unsupervised = [], 0, 0
+    examples, shortened, too_long, unsupervised = [], 0, 0, 0
     for conversation in conversations:
         rendered = template.render(tokenizer, conversation.messages)
         if len(rendered.tokens) > seq_len:
-            too_long += 1
-        elif not any(rendered.loss_mask):
+            rendered = _beginning(conversation.messages, template, tokenizer, seq_len) if cut else None
+            too_long += rendered is None
+            shortened += rendered is not None
+        if rendered is None:
+            continue
+        if not any(rendered.loss_mask):
             unsupervised += 1
-        else:
-            examples.append([(np.array(rendered.tokens, dtype=np.int32), np.array(rendered.loss_mask, dtype=bool))])
-    return Rendering(examples=examples, too_long=too_long, unsupervised=unsupervised)
+            continue
+        examples.append([(np.array(rendered.tokens, dtype=np.int32), np.array(rendered.loss_mask, dtype=bool))])
+    return Rendering(examples=examples, cut=shortened, too_long=too_long, unsupervised=unsupervised)
+
+
+def _beginning(messages: Sequence[Message], template: Template, tokenizer: Tokenizer, seq_len: int) -> Rendered | None:
+    """As many whole exchanges as fit, or None when the first one does not."""
+    ends = [number for number, message in enumerate(messages, start=1) if message.role == "assistant"]
+    fitting = bisect.bisect_right(ends, seq_len, key=lambda end: len(template.render(tokenizer, messages[:end]).tokens))
+    return template.render(tokenizer, messages[: ends[fitting - 1]]) if fitting else None
 
 
 def answer_document(

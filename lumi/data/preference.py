@@ -4,6 +4,8 @@ In a window, document 2k is the better answer of pair k after its prompt, docume
 supervised. The reference model's log-probabilities, computed once, travel with the windows.
 """
 
+import bisect
+import dataclasses
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from lumi.corpus.preference import Pair, build_preference, read_preference
-from lumi.data.chat import ChatData, answer_document
+from lumi.corpus.preference import Pair, audit_lines, build_preference, read_preference
+from lumi.data.chat import ChatData, Rendering, answer_document
 from lumi.data.rows import RowStream
 from lumi.errors import DataError
 from lumi.manifest import Manifest, read_manifest
@@ -51,50 +53,77 @@ class PreferenceStream(RowStream):
 class PreferenceData(ChatData):
     """Preference pairs of one or several weighted sources; constructor keys as in `ChatData`.
 
-    A pair that does not fit a window together is left out and counted.
+    Both answers of a pair share a window. Of a pair that is longer ``too_long=cut`` drops the oldest exchanges of its prompt.
     """
 
     kind = "preference"
 
     def _prepare(self, source: Any, folder: Path, *, force: bool) -> Manifest:
-        return build_preference(source, folder, force=force)
+        manifest = build_preference(source, folder, force=force)
+        for line in audit_lines(manifest.info["audit"]):
+            log.info("audit of %s: %s", source.name, line)
+        return manifest
 
     def _stream(self, name: str, split: str) -> PreferenceStream:
-        examples, too_long = render_pairs(
-            read_preference(self.folder(name), split), self.template, self.tokenizer, self.seq_len
-        )
-        stream = PreferenceStream(examples, self.seq_len, self.seed)
-        left_out = f", {too_long:,} longer than a window left out" if too_long else ""
-        log.info(
-            "%s %s: %s pairs in %s windows, %.1f %% filled%s",
-            name, split, f"{len(examples):,}", f"{len(stream):,}", 100 * stream.efficiency, left_out,
-        )  # fmt: skip
+        pairs = read_preference(self.folder(name), split)
+        rendering = render_pairs(pairs, self.template, self.tokenizer, self.seq_len, cut=self.cut)
+        stream = PreferenceStream(rendering.examples, self.seq_len, self.seed)
+        log.info("%s", rendering.report(f"{name} {split}", "pairs", stream))
         return stream
 
     def reference_key(self) -> dict[str, Any]:
         """What, beside the model, decides the reference log-probabilities."""
         folders = {name: read_manifest(self.folder(name)).fingerprint for name in self.sources}
-        return {"data": folders, "template": self.template.sha256, "seq_len": self.seq_len, "seed": self.seed}
+        own = {"seq_len": self.seq_len, "seed": self.seed, "cut": self.cut}
+        return {"data": folders, "template": self.template.sha256, **own}
 
 
 def render_pairs(
-    pairs: Iterable[Pair], template: Template, tokenizer: Tokenizer, seq_len: int
-) -> tuple[list[Example], int]:
-    """Pairs as two documents each, and how many did not fit.
+    pairs: Iterable[Pair], template: Template, tokenizer: Tokenizer, seq_len: int, *, cut: bool = False
+) -> Rendering:
+    """Pairs as two documents each.
+
+    Args:
+        seq_len: tokens of both answers with their prompts, at most.
+        cut: drop the oldest exchanges of a longer pair's prompt, instead of leaving the pair out.
 
     Raises:
         DataError: an answer has no token to judge by.
     """
-    examples, too_long = [], 0
+    examples, shortened, too_long = [], 0, 0
     for pair in pairs:
-        example = [
-            answer_document(template, tokenizer, pair.prompt, pair.chosen),
-            answer_document(template, tokenizer, pair.prompt, pair.rejected, ends=pair.rejected_ends),
-        ]
-        if sum(len(tokens) for tokens, _ in example) > seq_len:
-            too_long += 1
+        example = _example(pair, template, tokenizer)
+        if _length(example) > seq_len:
+            example = _recent(pair, template, tokenizer, seq_len) if cut else None
+            too_long += example is None
+            shortened += example is not None
+        if example is None:
             continue
         if not all(mask.any() for _, mask in example):
             raise DataError(f"pair {pair.id}", "has an answer without a token", "prepare the pairs again")
         examples.append(example)
-    return examples, too_long
+    return Rendering(examples=examples, cut=shortened, too_long=too_long)
+
+
+def _example(pair: Pair, template: Template, tokenizer: Tokenizer) -> Example:
+    return [
+        answer_document(template, tokenizer, pair.prompt, pair.chosen),
+        answer_document(template, tokenizer, pair.prompt, pair.rejected, ends=pair.rejected_ends),
+    ]
+
+
+def _length(example: Example) -> int:
+    return sum(len(tokens) for tokens, _ in example)
+
+
+def _recent(pair: Pair, template: Template, tokenizer: Tokenizer, seq_len: int) -> Example | None:
+    """The pair with as many of its last exchanges as fit, or None when the question alone does not."""
+    system = pair.prompt[:1] if pair.prompt[0].role == "system" else ()
+    starts = [number for number, message in enumerate(pair.prompt) if message.role == "user"][::-1]
+
+    def since(start: int) -> Example:
+        shortened = dataclasses.replace(pair, prompt=(*system, *pair.prompt[start:]))
+        return _example(shortened, template, tokenizer)
+
+    fitting = bisect.bisect_right(starts, seq_len, key=lambda start: _length(since(start)))
+    return since(starts[fitting - 1]) if fitting else None

@@ -27,7 +27,7 @@ TASKS_WORDS = (
     "*prior-corrected*: minus the choice's log-likelihood without the question. *baseline*: the share of the most frequent "
     "answer where all questions have the same choices, else chance. *perplexity*: for each word of the right answer. *cut*: "
     "questions whose context was cut on the left; *left out*: those with a choice that does not fit the model's context. "
-    "Prompts as in lm-evaluation-harness."
+    "Prompts as in lm-evaluation-harness; commonsense_qa is scored by its answers, not by letters."
 )
 _NEUTRAL = "Answer:"
 

@@ -1,5 +1,7 @@
 """A model for lm-evaluation-harness, whose tasks then run on it; needs ``pip install 'lumi[harness]'``.
 
+from pathlib import Path
+
 import lm_eval
 from lumi.eval.harness import LumiLM
 from lumi.trained import load_trained

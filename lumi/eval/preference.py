@@ -104,13 +104,13 @@ def run_preference(
         kind = pair.meta.get("kind", ALL)
         if limit is not None and taken.get(kind, 0) >= limit:
             continue
-        example, cut = render_pairs([pair], template, tokenizer, 2 * model.config.max_seq_len)
-        if cut or any(len(tokens) > model.config.max_seq_len for tokens, _ in example[0]):
+        found = render_pairs([pair], template, tokenizer, 2 * model.config.max_seq_len).examples
+        if not found or any(len(tokens) > model.config.max_seq_len for tokens, _ in found[0]):
             too_long += 1
             continue
         taken[kind] = taken.get(kind, 0) + 1
         kept.append(pair)
-        examples += example
+        examples += found
     if not kept:
         raise DataError(f"{name}: {too_long} pairs", "none fits the model's context", "raise arch.max_seq_len")
     documents = [document for example in examples for document in example]

@@ -56,6 +56,21 @@ def render_report(results: Mapping[str, Any], *, with_curve: bool) -> str:
         parts.append(f"![Loss over training, and bits per byte beside the other methods]({LOSS_PLOT})")
     if results["texts"]:
         parts += ["## Text files", texts_table(results), _WORDS]
+    parts += _render_answers(results)
+    if results["tasks"]:
+        parts += ["## Tasks", tasks_table(results["tasks"]), TASKS_WORDS]
+    if results["smoke"] is not None:
+        parts += _render_smoke(results["smoke"])
+    if results["written"]:
+        parts.append("## Written during training")
+        parts += [f"### Step {int(step):,}\n\n{text}" for step, text in results["written"].items()]
+    if results["commands"]:
+        parts += ["## Made with", "```bash\n" + "\n".join(results["commands"]) + "\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _render_answers(results: Mapping[str, Any]) -> list[str]:
+    parts = []
     if results["chat"]:
         parts += ["## Conversations", answers.chat_table(results), answers.CHAT_WORDS]
         for name, part in results["chat"].items():
@@ -63,13 +78,7 @@ def render_report(results: Mapping[str, Any], *, with_curve: bool) -> str:
             parts += [f"*{heading}*\n\n{_block(text)}" for heading, text in answers.samples(part)]
     if results["preference"]:
         parts += ["## Preferences", answers.preference_table(results), answers.PREFERENCE_WORDS]
-    if results["tasks"]:
-        parts += ["## Tasks", tasks_table(results["tasks"]), TASKS_WORDS]
-    if results["smoke"] is not None:
-        parts += _render_smoke(results["smoke"])
-    if results["commands"]:
-        parts += ["## Made with", "```bash\n" + "\n".join(results["commands"]) + "\n```"]
-    return "\n\n".join(parts) + "\n"
+    return parts
 
 
 def sources_table(results: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ report.md, the pictures and comparisons are made from it, so they can be made ag
     chat        source → `ChatReport`: every answer, and tasks → figures
     preference  source → `PreferenceReport`: every pair, and kinds → figures
     tasks       task → its figures
+    written     step → what the model wrote at that validation, as Markdown
 """
 
 import dataclasses
@@ -31,7 +32,7 @@ from lumi.eval.smoke import SmokeReport
 from lumi.manifest import write_atomic
 
 RESULTS = "results.json"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,7 @@ class Results:
     chat: Mapping[str, ChatReport] = dataclasses.field(default_factory=dict)
     preference: Mapping[str, PreferenceReport] = dataclasses.field(default_factory=dict)
     tasks: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    written: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON; figures that are not finite become null."""
@@ -87,6 +89,7 @@ class Results:
                 "chat": {name: part.as_dict() for name, part in self.chat.items()},
                 "preference": {name: part.as_dict() for name, part in self.preference.items()},
                 "tasks": {name: part.as_dict() for name, part in self.tasks.items()},
+                "written": dict(self.written),
             }
         )
 

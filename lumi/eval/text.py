@@ -1,15 +1,60 @@
-"""Local evaluation texts, in plain form or as the hub's data sets come: rows with a ``text`` column."""
+"""Evaluation texts, in plain form or as the hub's data sets come: rows with a ``text`` column."""
 
+import dataclasses
 import gzip
 import io
 import json
 import lzma
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from lumi.errors import DataError
+from lumi.corpus.hub import hub_rows
+from lumi.corpus.rows import read_json_rows
+from lumi.errors import ConfigError, DataError
 
 _ROWS = (".jsonl", ".ndjson")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextTask:
+    """A public text that is scored whole, such as WikiText-2 (``tasks=[wikitext2]``).
+
+    Args:
+        name: of its figures.
+        dataset, subset, split, revision: on the hub.
+        path: a local file instead: plain text, or the same rows (.jsonl, .parquet).
+        key: column of the text.
+    """
+
+    name: str
+    dataset: str | None = None
+    subset: str | None = None
+    split: str = "test"
+    revision: str | None = None
+    path: str | None = None
+    key: str = "text"
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError when it says nowhere to read."""
+        if self.path is None and self.dataset is None:
+            raise ConfigError(f"task.{self.name}", "needs a path or a dataset")
+
+    def read(self) -> str:
+        """The whole text.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        if self.path is not None and not self.path.endswith(".parquet"):
+            return read_text(Path(self.path), key=self.key)
+        if self.path is not None:
+            rows = read_json_rows(self.path)
+        else:
+            assert self.dataset is not None, "checked when made"
+            offline = f"task.{self.name}.path=FILE reads a local copy"
+            rows = hub_rows(self.dataset, self.subset, self.split, self.revision, offline=offline)
+        return _joined(_column(place, row, self.key) for place, row in rows)
 
 
 def read_text(path: Path, *, key: str = "text") -> str:
@@ -36,7 +81,7 @@ def read_text(path: Path, *, key: str = "text") -> str:
     except (OSError, EOFError, lzma.LZMAError) as error:
         raise DataError(f"{path}", f"cannot be read ({error})") from None
     if any(suffix in _ROWS for suffix in suffixes):
-        text = "".join(row if row.endswith("\n") else f"{row}\n" for row in _rows(text, path, key))
+        text = _joined(_rows(text, path, key))
     if not text:
         raise DataError(f"{path}", "is empty", "evaluate a file with text in it")
     return text
@@ -56,6 +101,15 @@ def _rows(lines: str, path: Path, key: str) -> Iterator[str]:
             row = json.loads(line)
         except ValueError as error:
             raise DataError(f"{path}:{number}", f"is not JSON ({error})") from None
-        if not isinstance(row, dict) or not isinstance(row.get(key), str):
-            raise DataError(f"{path}:{number}", f"has no text under {key!r}", "name the column that holds the text")
-        yield row[key]
+        yield _column(f"{path}:{number}", row, key)
+
+
+def _column(place: str, row: Any, key: str) -> str:
+    if not isinstance(row, dict) or not isinstance(row.get(key), str):
+        raise DataError(place, f"has no text under {key!r}", "name the column that holds the text")
+    return row[key]
+
+
+def _joined(rows: Iterator[str]) -> str:
+    """WikiText's rows mostly carry their own newline, and blank lines are rows without text."""
+    return "".join(row if row.endswith("\n") else f"{row}\n" for row in rows)

@@ -51,18 +51,19 @@ class Objective:
         kind: sigmoid (DPO, arXiv:2305.18290, equation 7), hinge (SLiC, arXiv:2305.10425), ipo (arXiv:2310.12036, equation
             17), simpo (arXiv:2405.14734, equation 6), orpo (arXiv:2403.07691, equations 4 to 7), kto (arXiv:2402.01306,
             on pairs: each answer against the batch's mean log-ratio of the opposite kind).
-        beta: strength of the preference against staying with the reference; in ORPO the weight of the odds ratio.
+        beta: strength of the preference against staying with the reference; in ORPO the weight of the odds ratio. Null is 2 for
+            simpo, whose rewards are means over tokens, and 0.1 for the others, as their papers do.
         label_smoothing: probability that a label is wrong, for sigmoid (arXiv:2310.12036, conservative DPO).
-        margin: of SimPO: by how much the chosen answer should lead, in units of its reward.
+        margin: of SimPO only: by how much the chosen answer should lead, in units of its reward; null is half a beta.
         nll_weight: adds so much of the chosen answer's mean negative log-likelihood, which keeps its likelihood from falling
             (arXiv:2404.19733).
         reference_free: take the reference as uniform.
     """
 
     kind: Kind = "sigmoid"
-    beta: float = 0.1
+    beta: float | None = None
     label_smoothing: float = 0.0
-    margin: float = 0.5
+    margin: float | None = None
     nll_weight: float = 0.0
     reference_free: bool = False
 
@@ -70,16 +71,25 @@ class Objective:
         """Raises ConfigError when a value is out of range."""
         if self.kind not in get_args(Kind):
             raise ConfigError(f"stage.objective.kind={self.kind}", f"must be one of {', '.join(get_args(Kind))}")
-        if not math.isfinite(self.beta) or self.beta <= 0:
-            raise ConfigError(f"stage.objective.beta={self.beta}", "must be above 0")
+        if self.beta is not None and (not math.isfinite(self.beta) or self.beta <= 0):
+            raise ConfigError(f"stage.objective.beta={self.beta}", "must be above 0, or null")
         if not 0.0 <= self.label_smoothing < 0.5:
             raise ConfigError(f"stage.objective.label_smoothing={self.label_smoothing}", "must be in [0, 0.5)")
         if self.label_smoothing and self.kind != "sigmoid":
             raise ConfigError(
                 f"stage.objective.label_smoothing={self.label_smoothing}", "is defined for kind=sigmoid only", "use 0"
             )
+        if self.margin is not None and self.kind != "simpo":
+            raise ConfigError(f"stage.objective.margin={self.margin}", "is of kind=simpo only", "use null")
+        if self.reference_free and self.kind not in NEEDS_REFERENCE:
+            raise ConfigError("stage.objective.reference_free=true", f"kind={self.kind} has no reference", "use false")
         if self.nll_weight < 0:
             raise ConfigError(f"stage.objective.nll_weight={self.nll_weight}", "must be 0 or more")
+
+    @property
+    def strength(self) -> float:
+        """``beta``, or the usual one of this kind."""
+        return self.beta if self.beta is not None else 2.0 if self.kind == "simpo" else 0.1
 
     @property
     def needs_reference(self) -> bool:
@@ -98,10 +108,10 @@ class Objective:
     def rewards(self, answers: Answers) -> Tensor:
         """(P, 2) implicit rewards, whose difference is the margin that is logged."""
         if self.kind in ("simpo", "orpo"):
-            return self.beta * answers.mean_policy
+            return self.strength * answers.mean_policy
         if not self.needs_reference:
-            return self.beta * answers.policy
-        return self.beta * answers.log_ratios
+            return self.strength * answers.policy
+        return self.strength * answers.log_ratios
 
 
 def _gap(answers: Answers) -> Tensor:
@@ -109,35 +119,36 @@ def _gap(answers: Answers) -> Tensor:
 
 
 def _sigmoid(objective: Objective, answers: Answers) -> Tensor:
-    logit, wrong = objective.beta * _gap(answers), objective.label_smoothing
+    logit, wrong = objective.strength * _gap(answers), objective.label_smoothing
     return -(1 - wrong) * F.logsigmoid(logit) - wrong * F.logsigmoid(-logit)
 
 
 def _hinge(objective: Objective, answers: Answers) -> Tensor:
-    return torch.relu(1 - objective.beta * _gap(answers))
+    return torch.relu(1 - objective.strength * _gap(answers))
 
 
 def _ipo(objective: Objective, answers: Answers) -> Tensor:
-    return (_gap(answers) - 1 / (2 * objective.beta)) ** 2
+    return (_gap(answers) - 1 / (2 * objective.strength)) ** 2
 
 
 def _simpo(objective: Objective, answers: Answers) -> Tensor:
     means = answers.mean_policy
-    return -F.logsigmoid(objective.beta * (means[:, 0] - means[:, 1]) - objective.margin)
+    margin = objective.strength / 2 if objective.margin is None else objective.margin
+    return -F.logsigmoid(objective.strength * (means[:, 0] - means[:, 1]) - margin)
 
 
 def _orpo(objective: Objective, answers: Answers) -> Tensor:
     means = answers.mean_policy
     log_odds = means - _log1mexp(means)  # (P, 2) log p - log (1 - p), p the geometric mean over tokens
-    return -means[:, 0] - objective.beta * F.logsigmoid(log_odds[:, 0] - log_odds[:, 1])
+    return -means[:, 0] - objective.strength * F.logsigmoid(log_odds[:, 0] - log_odds[:, 1])
 
 
 def _kto(objective: Objective, answers: Answers) -> Tensor:
     ratios = answers.log_ratios
     # Estimates of the divergence from the reference, without gradient and never negative, as in the paper.
     baseline = ratios.detach().mean(dim=0).clamp(min=0)  # (2,)
-    chosen = 1 - torch.sigmoid(objective.beta * (ratios[:, 0] - baseline[1]))
-    rejected = 1 - torch.sigmoid(objective.beta * (baseline[0] - ratios[:, 1]))
+    chosen = 1 - torch.sigmoid(objective.strength * (ratios[:, 0] - baseline[1]))
+    rejected = 1 - torch.sigmoid(objective.strength * (baseline[0] - ratios[:, 1]))
     return chosen + rejected
 
 

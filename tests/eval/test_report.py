@@ -1,10 +1,12 @@
 """What the files of an evaluation say, read back as text."""
 
+import dataclasses
 import json
 import math
 
 import pytest
 
+from lumi.callbacks import written_samples
 from lumi.errors import DataError
 from lumi.eval.baselines import Baselines
 from lumi.eval.perplexity import Perplexity
@@ -130,3 +132,15 @@ def test_figures_on_different_texts_are_marked(results, tmp_path):
 def test_models_need_names_of_their_own(results, tmp_path):
     with pytest.raises(DataError, match="'nano', 'nano'"):
         write_comparison(tmp_path, [results.as_dict()] * 2)
+
+
+def test_what_was_written_during_training_is_shown(results, tmp_path):
+    samples = tmp_path / "samples"
+    samples.mkdir()
+    for step in (0, 100, 200, 300, 1000):
+        (samples / f"step_{step:08d}.md").write_text(f"# Samples after step {step}\n\n## Once\n\n> at {step}\n")
+    written = written_samples(samples)
+    assert written == {step: f"#### Once\n\n> at {step}\n" for step in ("0", "200", "1000")}
+    report = render_report(dataclasses.replace(results, written=written).as_dict(), with_curve=False)
+    assert "### Step 1,000\n\n#### Once\n\n> at 1000" in report
+    assert written_samples(tmp_path / "none") == {}

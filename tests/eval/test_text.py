@@ -1,12 +1,17 @@
 """Local files in the forms that people have them."""
 
 import gzip
+import json
 import lzma
+import sys
+import types
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from lumi.errors import DataError
-from lumi.eval.text import read_text
+from lumi.errors import ConfigError, DataError
+from lumi.eval.text import TextTask, read_text
 
 
 def test_a_text_file_is_taken_as_it_is(tmp_path):
@@ -49,3 +54,19 @@ def test_a_file_that_cannot_be_scored_is_named(tmp_path, name, data, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         read_text(tmp_path / "a.txt")
+
+
+def test_a_public_text_is_the_same_from_every_form(tmp_path, monkeypatch):
+    rows = [{"text": ""}, {"text": " = Title = \n"}, {"text": "no newline"}]
+    (tmp_path / "w.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "w.parquet")
+    streamed = types.SimpleNamespace(load_dataset=lambda *_, **__: rows, disable_progress_bars=lambda: None)
+    monkeypatch.setitem(sys.modules, "datasets", streamed)
+    tasks = [TextTask(name="w", path=str(tmp_path / name)) for name in ("w.jsonl", "w.parquet")]
+    tasks.append(TextTask(name="w", dataset="Salesforce/wikitext", subset="wikitext-2-raw-v1"))
+    assert {task.read() for task in tasks} == {"\n = Title = \nno newline\n"}
+
+
+def test_a_public_text_needs_a_place():
+    with pytest.raises(ConfigError, match=r"task\.w · needs a path or a dataset"):
+        TextTask(name="w")

@@ -47,7 +47,10 @@ EXPECTED = {
 
 @pytest.mark.parametrize("kind", EXPECTED)
 def test_a_loss_is_what_its_paper_says(kind):
-    assert Objective(kind=kind, beta=0.1).per_pair(answers()).tolist() == pytest.approx(EXPECTED[kind], abs=1e-12)
+    margin = 0.5 if kind == "simpo" else None
+    assert Objective(kind=kind, beta=0.1, margin=margin).per_pair(answers()).tolist() == pytest.approx(
+        EXPECTED[kind], abs=1e-12
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,7 +80,16 @@ def test_the_chosen_answers_own_loss_can_be_added():
     assert added.tolist() == pytest.approx([0.5, 0.5], abs=1e-12)
 
 
-@pytest.mark.parametrize("wrong", [{"beta": 0.0}, {"label_smoothing": 0.5}, {"kind": "ipo", "label_smoothing": 0.1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"beta": 0.0},
+        {"label_smoothing": 0.5},
+        {"kind": "ipo", "label_smoothing": 0.1},
+        {"margin": 0.5},
+        {"kind": "orpo", "reference_free": True},
+    ],
+)
 def test_a_setting_out_of_range_is_refused(wrong):
     with pytest.raises(ConfigError, match=r"stage\.objective"):
         Objective(**wrong)

@@ -217,3 +217,24 @@ def test_the_model_to_start_from_is_found_or_named(
     own = ("tokenizer=existing", f"tokenizer.path='{data_folder}/tokenizer/world'")
     start("init_from=null", "name=control", *own, "stage.lora=null", tokenizer=False)
     assert "initial" not in load_trained(tmp_path / "control").facts
+
+
+def test_a_finished_run_says_when_its_beginning_has_moved(
+    composed: Config,
+    stages: dict[str, tuple[str, ...]],
+    data_folder: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    places = (f"paths.data='{data_folder}'", f"paths.runs='{tmp_path}'", "budget.epochs=null", "budget.steps=1")
+    sft = composed("train", *stages["sft"], *places, "name=later", "init_from=auto")
+    for seed in (0, 1):
+        name = ("name=first", "name=second")[seed]
+        pretrain = composed("train", *stages["pretrain"], "arch.max_seq_len=128", *places, name, f"seed={seed}")
+        train(pretrain)
+        if seed == 1:  # runs are told apart by whole seconds
+            state = tmp_path / "second" / "run.json"
+            state.write_text(state.read_text().replace('"updated": "2', '"updated": "3'))
+        train(sft)
+        warned = f"init_from now means {tmp_path}/second" in caplog.text
+        assert warned == (seed == 1)

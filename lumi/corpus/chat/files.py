@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lumi.corpus.chat.conversation import Conversation, conversation_fault
@@ -15,6 +15,8 @@ from lumi.corpus.rows import field, read_json_rows
 from lumi.errors import ConfigError, DataError
 from lumi.manifest import sha256_file
 from lumi.tokenizer import Message
+
+_UNDECISIVE = ("name", "weight", "path", "dataset", "subset", "split", "revision", "on_error", "max_rejected_ratio")
 
 ROLES = {
     "system": "system", "user": "user", "human": "user", "prompter": "user", "instruction": "user",
@@ -35,6 +37,7 @@ class ExampleRows:
         limit_by: rows, or characters (of the rows as JSON). Tokens are limited by the budget of training.
         seed: of the sample.
         on_error: ``fail`` stops at the first bad row with its file and line; ``skip`` counts it and goes on.
+        max_rejected_ratio: with ``skip``: stop when a larger share of the rows is bad.
         licence, notes: for the data card.
     """
 
@@ -49,25 +52,33 @@ class ExampleRows:
     limit_by: str = "rows"
     seed: int = 0
     on_error: str = "fail"
+    max_rejected_ratio: float = 0.05
     licence: str = "unknown"
     notes: str = ""
 
-    key = "chat"
+    @property
+    def where(self) -> str:
+        """Its place among the settings, for messages."""
+        return f"data.sources.{self.name}"
 
     def check(self) -> None:
         """Raises ConfigError when a setting is out of range."""
         if self.on_error not in ("fail", "skip"):
-            raise ConfigError(f"{self.key}.on_error={self.on_error}", "must be fail or skip")
+            raise ConfigError(f"{self.where}.on_error={self.on_error}", "must be fail or skip")
+        if not 0.0 <= self.max_rejected_ratio <= 1.0:
+            raise ConfigError(f"{self.where}.max_rejected_ratio={self.max_rejected_ratio}", "must be in [0, 1]")
         if self.limit_by not in ("rows", "characters"):
-            raise ConfigError(f"{self.key}.limit_by={self.limit_by}", "must be rows or characters")
+            raise ConfigError(f"{self.where}.limit_by={self.limit_by}", "must be rows or characters")
         if self.limit is not None and self.limit < 1:
-            raise ConfigError(f"{self.key}.limit={self.limit}", "must be at least 1", "null takes all")
+            raise ConfigError(f"{self.where}.limit={self.limit}", "must be at least 1", "null takes all")
         if self.path is None and self.dataset is None:
-            raise ConfigError(f"{self.key}.path=null", "needs a file, or a dataset of the hub", f"{self.key}.path=FILE")
+            raise ConfigError(
+                f"{self.where}.path=null", "needs a file, or a dataset of the hub", f"{self.where}.path=FILE"
+            )
 
     def row_settings(self) -> dict[str, Any]:
-        """Everything that decides the rows, the bytes of the files included."""
-        own = dataclasses.asdict(self)
+        """Everything that decides the rows: not the weight, and of files their bytes, not where they lie."""
+        own = {key: value for key, value in dataclasses.asdict(self).items() if key not in _UNDECISIVE}
         if self.path is not None:
             return {**own, "files": file_hashes(self.path)}
         assert self.dataset is not None, "checked when made"
@@ -76,17 +87,22 @@ class ExampleRows:
     def rows(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
         """(place, row) of every row, or of the sample; a row that cannot be read is a string that says why."""
         if self.limit is None:
-            yield from self._all_rows()
+            yield from self.all_rows()
             return
         # Two passes, so that a sample of a large file needs no memory for its rows.
-        sizes = [len(json.dumps(row)) if self.limit_by == "characters" else 1 for _, row in self._all_rows()]
-        chosen, left = set[int](), self.limit
+        chosen = self.sample([len(json.dumps(row)) for _, row in self.all_rows()], self.limit)
+        yield from (found for index, found in enumerate(self.all_rows()) if index in chosen)
+
+    def sample(self, n_characters: Sequence[int], limit: int) -> set[int]:
+        """Which of so many examples are in the sample, given how long each is."""
+        sizes = n_characters if self.limit_by == "characters" else [1] * len(n_characters)
+        chosen, left = set[int](), limit
         for index in random.Random(self.seed).sample(range(len(sizes)), len(sizes)):
             if sizes[index] > left:
                 break
             chosen.add(index)
             left -= sizes[index]
-        yield from (found for index, found in enumerate(self._all_rows()) if index in chosen)
+        return chosen
 
     def reject(self, place: str, fault: str) -> Rejected:
         """What becomes of a bad row.
@@ -95,15 +111,16 @@ class ExampleRows:
             DataError: ``on_error=fail``.
         """
         if self.on_error == "fail":
-            raise DataError(place, fault, f"{self.key}.on_error=skip leaves such rows out")
+            raise DataError(place, fault, f"{self.where}.on_error=skip leaves such rows out")
         reason, _, detail = fault.partition(": ")
         return Rejected(where=place, reason=reason, detail=detail)
 
-    def _all_rows(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    def all_rows(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
+        """(place, row) of every row, without a limit."""
         if self.path is not None:
             return read_json_rows(self.path)
         assert self.dataset is not None, "checked when made"
-        offline = f"{self.key}.path=FILE reads a local copy"
+        offline = f"{self.where}.path=FILE reads a local copy"
         return hub_rows(self.dataset, self.subset, self.split, self.revision, offline=offline)
 
 
@@ -141,13 +158,14 @@ class ChatFiles(ExampleRows):
         self.check()
         wrong = [role for role in self.roles.values() if role not in ("system", "user", "assistant")]
         if wrong:
-            raise ConfigError(f"chat.roles={dict(self.roles)}", "must lead to system, user or assistant")
+            raise ConfigError(f"{self.where}.roles={dict(self.roles)}", "must lead to system, user or assistant")
         if (self.score is None) != (self.min_score is None):
-            raise ConfigError(f"chat.score={self.score}, chat.min_score={self.min_score}", "go together")
+            found = f"{self.where}.score={self.score}, {self.where}.min_score={self.min_score}"
+            raise ConfigError(found, "go together")
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the conversations, the bytes of the files included."""
-        return {"source": "chat_files", "version": 2, **self.row_settings()}
+        return {"source": "chat_files", "version": 3, **self.row_settings()}
 
     def conversations(self) -> Iterator[Conversation | Rejected]:
         """In the order of the files' names.
@@ -200,7 +218,7 @@ def message_list(rows: Any, role_key: str, content_key: str, roles: Mapping[str,
     for row in rows:
         role, content = (row.get(role_key), row.get(content_key)) if isinstance(row, dict) else (None, None)
         if role not in known or not isinstance(content, str):
-            return f"unknown role: {role!r}; chat.roles maps names to system, user or assistant"
+            return f"unknown role: {role!r}; roles maps names to system, user or assistant"
         messages.append(Message(role=known[role], content=content))  # pyright: ignore[reportArgumentType]
     return tuple(messages)
 

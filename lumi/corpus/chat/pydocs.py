@@ -10,11 +10,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from lumi.corpus.chat.conversation import Conversation
-from lumi.corpus.pydocs import PyDocs
+from lumi.corpus.pydocs import docstrings, docstrings_sha256
 from lumi.errors import ConfigError
 from lumi.tokenizer import Message
 
-VERSION = 1
+VERSION = 2
+PACKAGES = (
+    "argparse", "asyncio", "bisect", "calendar", "collections", "concurrent", "configparser", "contextlib", "copy", "csv",
+    "datetime", "decimal", "difflib", "email", "fractions", "functools", "heapq", "html", "http", "importlib", "inspect",
+    "json", "logging", "mailbox", "multiprocessing", "pathlib", "pickle", "queue", "random", "sched", "shelve", "shutil",
+    "smtplib", "socket", "socketserver", "ssl", "statistics", "string", "subprocess", "tarfile", "tempfile", "textwrap",
+    "threading", "traceback", "types", "typing", "unittest", "urllib", "uuid", "weakref", "xml", "zipfile",
+)  # fmt: skip
+"""What people ask about; reading all of the library would take half a minute for the few hundred answers that are kept."""
+
 _QUESTIONS = ("What does {} do?", "What is {} for?", "Explain {} in one sentence.", "How would you describe {}?")
 _SENTENCE = re.compile(r"[A-Z][^\n]*(?:\n[^\n]+)*?\.(?=\s|$)")
 
@@ -44,7 +53,8 @@ class PydocsChat:
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the conversations: also the bytes of the modules that are read."""
-        return {"source": "pydocs_chat", "version": VERSION, **dataclasses.asdict(self), "docs": PyDocs().settings()}
+        own = {"seed": self.seed, "n_conversations": self.n_conversations, "max_chars": self.max_chars}
+        return {"source": "pydocs_chat", "version": VERSION, **own, "docs_sha256": docstrings_sha256(PACKAGES)}
 
     def conversations(self) -> Iterator[Conversation]:
         """In the order of their names."""
@@ -59,7 +69,7 @@ class PydocsChat:
     def _answers(self) -> dict[str, str]:
         """Qualified name → first sentence of its docstring."""
         answers = {}
-        for name, text in PyDocs().docstrings():
+        for name, text in docstrings(PACKAGES):
             sentence = _SENTENCE.match(text)
             public = not any(part.startswith("_") for part in name.split("."))
             if sentence and public and len(sentence[0]) <= self.max_chars:

@@ -19,7 +19,8 @@ class ChatTree(ExampleRows):
     """From each root the path of best ranked messages, down to its last answer.
 
     Args:
-        path, dataset, subset, split, revision, limit, seed, on_error: as in `ChatFiles`.
+        limit: a seeded sample of so many conversations or characters of them; null takes all.
+        path, dataset, subset, split, revision, seed, on_error, max_rejected_ratio: as in `ExampleRows`.
         langs: languages to keep, such as [en]; null keeps all.
         all_paths: every path from a root to a leaf instead of the best one; answers near the root are then seen several times.
         roles: what a row calls a role → user or assistant, beside the usual names.
@@ -30,26 +31,24 @@ class ChatTree(ExampleRows):
     all_paths: bool = False
     roles: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-    key = "chat"
-
     def __post_init__(self) -> None:
         """Raises ConfigError when a setting is out of range."""
         self.check()
         if self.langs is not None and not self.langs:
-            raise ConfigError("chat.langs=[]", "keeps nothing", "null keeps all languages")
+            raise ConfigError(f"{self.where}.langs=[]", "keeps nothing", "null keeps all languages")
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the conversations."""
-        return {"source": "chat_tree", "version": 1, **self.row_settings()}
+        return {"source": "chat_tree", "version": 2, **self.row_settings()}
 
     def conversations(self) -> Iterator[Conversation | Rejected]:
-        """By the ids of their last messages, so that the order of the rows does not matter.
+        """By the ids of their last messages, so that the order of the rows does not matter; then what is left out.
 
         Raises:
             DataError: a bad row and ``on_error=fail``.
         """
         messages: dict[str, tuple[dict[str, Any], str]] = {}
-        for place, row in self.rows():
+        for place, row in self.all_rows():
             fault = _row_fault(row, {**ROLES, **self.roles})
             if fault:
                 yield self.reject(place, fault)
@@ -60,8 +59,14 @@ class ChatTree(ExampleRows):
             children.setdefault(row.get("parent_id"), []).append(key)
         reached = set[str]()
         paths = sorted(self._paths(messages, children, reached), key=lambda path: path[-1])
-        for path in paths:
-            yield self._conversation([messages[key] for key in path])
+        found = [self._conversation([messages[key] for key in path]) for path in paths]
+        good = [item for item in found if isinstance(item, Conversation)]
+        if self.limit is not None:
+            sizes = [sum(len(message.content) for message in item.messages) for item in good]
+            chosen = self.sample(sizes, self.limit)
+            good = [item for number, item in enumerate(good) if number in chosen]
+        yield from good
+        yield from (item for item in found if isinstance(item, Rejected))
         for key in sorted(messages.keys() - reached):
             yield Rejected(
                 where=messages[key][1], reason="orphan", detail=f"parent {messages[key][0].get('parent_id')}"
@@ -120,7 +125,7 @@ def _row_fault(row: Any, roles: Mapping[str, str]) -> str | None:
     if missing:
         return f"missing field: needs {', '.join(missing)}; it has {', '.join(map(str, row))}"
     if roles.get(row["role"]) not in ("user", "assistant"):
-        return f"unknown role: {row['role']!r}; chat.roles maps names to user or assistant"
+        return f"unknown role: {row['role']!r}; roles maps names to user or assistant"
     return None
 
 

@@ -47,21 +47,19 @@ class PairFiles(ExampleRows):
     margin: list[str] | None = None
     min_margin: float = 0.0
 
-    key = "preference"
-
     def __post_init__(self) -> None:
         """Raises ConfigError when a setting is out of range."""
         self.check()
         if self.max_length_ratio is not None and self.max_length_ratio < 1:
-            raise ConfigError(f"preference.max_length_ratio={self.max_length_ratio}", "must be at least 1")
+            raise ConfigError(f"{self.where}.max_length_ratio={self.max_length_ratio}", "must be at least 1")
         if self.margin is not None and len(self.margin) != 2:
             raise ConfigError(
-                f"preference.margin={self.margin}", "must be two fields: of the better and the worse score"
+                f"{self.where}.margin={self.margin}", "must be two fields: of the better and the worse score"
             )
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the pairs, the bytes of the files included."""
-        return {"source": "pair_files", "version": 2, **self.row_settings()}
+        return {"source": "pair_files", "version": 3, **self.row_settings()}
 
     def pairs(self) -> Iterator[Pair | Rejected]:
         """In the order of the files' names.

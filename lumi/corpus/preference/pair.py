@@ -12,6 +12,9 @@ from lumi.corpus.records import Described, build_records, read_records
 from lumi.manifest import Manifest
 from lumi.tokenizer import Message
 
+_BIASED = 0.75
+"""Share of pairs with the longer answer chosen above which length alone ranks most of them."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pair:
@@ -43,7 +46,7 @@ class PairSource(Described, Protocol):
 def build_preference(source: PairSource, folder: Path, *, force: bool = False) -> Manifest:
     """Write the pairs of a source, checked, with an audit in the data card."""
     rows = lambda: map(_row, source.pairs())  # noqa: E731  # read again by every build
-    return build_records("preference", source, rows, folder, force=force, describe=audit)
+    return build_records("preference", source, rows, folder, force=force, describe=(audit, audit_lines))
 
 
 def read_preference(folder: Path, split: str) -> Iterator[Pair]:
@@ -62,25 +65,38 @@ def pair_fault(pair: Pair) -> str | None:
     return None
 
 
-def audit(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What the pairs would teach beside their meaning, as Markdown: lengths, and prompts that stand in two splits."""
+def audit(by_split: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """What the pairs would teach beside their meaning: figures of lengths, echoes and repeated prompts, as plain JSON."""
+    rows = [row for kept in by_split.values() for row in kept]
     chosen, rejected = ([len(row[key]) for row in rows] for key in ("chosen", "rejected"))
-    longer = sum(one > other for one, other in zip(chosen, rejected, strict=True)) / len(rows)
     splits: dict[str, set[str]] = {}
-    for row in rows:
-        splits.setdefault(str(row["prompt"]), set()).add(row["meta"].get("split", "by hash"))
-    shared = sum(len(found) > 1 for found in splits.values())
-    bias = " **(a length bias: longer would be learnt as better)**" if abs(longer - 0.5) > 0.25 else ""
-    return "\n".join(
-        [
-            "## Audit",
-            "",
-            f"- the chosen answer is the longer one in {longer:.1%} of the pairs{bias}",
-            f"- mean characters: chosen {statistics.fmean(chosen):.0f}, rejected {statistics.fmean(rejected):.0f}",
-            f"- prompts: {len(splits):,} different; {shared:,} in more than one split",
-            "",
-        ]
-    )
+    for split, kept in by_split.items():
+        for row in kept:
+            splits.setdefault(str(row["prompt"]), set()).add(split)
+    return {
+        "pairs": len(rows),
+        "chosen_longer": sum(one > other for one, other in zip(chosen, rejected, strict=True)) / len(rows),
+        "chosen_characters": statistics.fmean(chosen),
+        "rejected_characters": statistics.fmean(rejected),
+        "chosen_echoes": sum(row["chosen"].strip() == row["prompt"][-1]["content"].strip() for row in rows),
+        "prompts": len(splits),
+        "shared_prompts": sum(len(found) > 1 for found in splits.values()),
+    }
+
+
+def audit_lines(facts: Mapping[str, Any]) -> list[str]:
+    """An audit for people; what should worry them is said."""
+    longer = facts["chosen_longer"]
+    bias = " · a length bias: longer would be learnt as better" if longer > _BIASED else ""
+    bias = " · a length bias: shorter would be learnt as better" if longer < 1 - _BIASED else bias
+    lines = [
+        f"the chosen answer is the longer one in {longer:.1%} of {facts['pairs']:,} pairs{bias}",
+        f"mean characters: chosen {facts['chosen_characters']:.0f}, rejected {facts['rejected_characters']:.0f}",
+        f"{facts['prompts']:,} different prompts, {facts['shared_prompts']:,} of them in more than one split",
+    ]
+    if facts["chosen_echoes"]:
+        lines.append(f"{facts['chosen_echoes']:,} chosen answers repeat the question and nothing else")
+    return lines
 
 
 def _row(item: Pair | Rejected) -> dict[str, Any] | Rejected:

@@ -223,7 +223,7 @@ def test_all_subsets_are_read_by_name(monkeypatch, patient):
 
 def test_without_a_network_the_way_out_is_named(monkeypatch, patient):
     monkeypatch.setitem(sys.modules, "datasets", Hub(failures=99))
-    with pytest.raises(DataError, match=r"no route.*needs a network · chat.path=FILE"):
+    with pytest.raises(DataError, match=r"no route.*needs a network · data.sources.chat_files.path=FILE"):
         list(ChatFiles(dataset="x/y").conversations())
 
 
@@ -253,3 +253,8 @@ def test_python_answers_with_whole_sentences():
         assert len(answer) <= 160
     assert found == list(PydocsChat(n_conversations=30).conversations())
     assert dataclasses.asdict(found[0])["messages"][0]["role"] == "user"
+
+
+def test_a_mixture_of_public_conversations_has_its_weights(composed):
+    sources = composed("train", "stage=sft", "data=chat_mix").data.sources
+    assert {name: source.weight for name, source in sources.items()} == {"alpaca": 0.4, "dolly": 0.3, "oasst1": 0.3}

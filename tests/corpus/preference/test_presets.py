@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from lumi.config import build
 from lumi.corpus.document import Rejected
-from lumi.corpus.preference import Pair, PairFiles, build_preference
+from lumi.corpus.preference import Pair, PairFiles, audit_lines, build_preference
 from lumi.errors import ConfigError, DataError
 
 GOOD, BAD = "Water boils at 100 °C.", "Who knows."
@@ -79,10 +79,8 @@ def test_equal_answers_and_duplicates_are_left_out(tmp_path):
     source = PairFiles(path=write(tmp_path / "rows.json", rows), on_error="skip")
     manifest = build_preference(source, tmp_path / "pairs")
     assert manifest.info["rejected"] == {"duplicate": 1, "same answers": 1}
-    assert (
-        "the chosen answer is the longer one in 100.0% of the pairs **(a length bias"
-        in (tmp_path / "pairs" / "DATA_CARD.md").read_text()
-    )
+    card = (tmp_path / "pairs" / "DATA_CARD.md").read_text()
+    assert "the chosen answer is the longer one in 100.0% of 30 pairs · a length bias: longer would" in card
 
 
 def reasons(source):
@@ -107,3 +105,23 @@ def test_pairs_can_be_filtered(tmp_path):
 def test_settings_are_checked(settings):
     with pytest.raises(ConfigError):
         PairFiles(**settings)
+
+
+def test_the_audit_says_what_else_the_pairs_would_teach(tmp_path):
+    rows = [{"prompt": f"q{n}", "chosen": "long and right", "rejected": "wrong"} for n in range(7)]
+    rows += [{"prompt": "same", "chosen": "same", "rejected": f"longer than that {n}"} for n in range(60)]
+    path = write(tmp_path / "rows.json", rows)
+    manifest = build_preference(PairFiles(name="mine", path=path), tmp_path / "mine")
+    facts = manifest.info["audit"]
+    assert facts["chosen_longer"] == 7 / 67
+    assert facts["chosen_echoes"] == 60
+    assert (facts["prompts"], facts["shared_prompts"]) == (8, 1)  # split by the hash of the whole pair
+    lines = "\n".join(audit_lines(facts))
+    assert "10.4% of 67 pairs · a length bias: shorter would be learnt as better" in lines
+    assert "60 chosen answers repeat the question" in lines
+    assert all(f"- {line}" in (tmp_path / "mine" / "DATA_CARD.md").read_text() for line in audit_lines(facts))
+
+
+def test_a_mixture_of_public_preferences_has_its_weights(composed):
+    sources = composed("train", "stage=dpo", "data=preference_mix").data.sources
+    assert {name: source.weight for name, source in sources.items()} == {"hh_rlhf": 0.7, "orca_dpo": 0.3}
