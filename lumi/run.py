@@ -24,7 +24,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from lumi.arch import Decoder, DecoderConfig
 from lumi.callbacks import FolderCheckpointIO, MetricsCsv, RunFacts, WandB, best_checkpoint
 from lumi.config import build, check_keys, collect, find_class, resolve, violations
-from lumi.data import MixedWindows, PreferenceData, RunLength
+from lumi.data import Beginning, MixedWindows, PreferenceData, RunLength
 from lumi.errors import ConfigError, DataError, join_violations
 from lumi.initial import check_template, checkpoint_identity, initial_model, initial_moved, run_time_config
 from lumi.lock import folder_lock
@@ -34,7 +34,7 @@ from lumi.reference import attach_reference
 from lumi.resume import check_same_data, decisive, read_state, run_folder, starting_point, versions
 from lumi.stage.base import Sources, Stage
 from lumi.tokenizer import Tokenizer
-from lumi.trained import Trained, load_trained, save_trained
+from lumi.trained import Trained, lineage, load_trained, save_trained
 from lumi.trainer import TrainerConfig
 
 log = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ def check(settings: Settings) -> None:
         lambda: build(settings["trainer"], "trainer"),
         lambda: build(settings["data"], "data", **_data_arguments(settings)),
         lambda: _check_lengths(settings),
+        lambda: _check_replay(settings),
         lambda: _check_seed(settings["seed"]),
         lambda: _check_nodes({"stage": settings["stage"]}, "", STAGE_OFFERED),
         *(lambda key=key: build(settings["stage"].get(key), f"stage.{key}") for key in ("lora", "objective")),
@@ -129,6 +130,22 @@ def _data_arguments(settings: Settings) -> dict[str, Any]:
         "root": Path(settings["paths"]["data"]),
         "seed": settings["seed"],
     }
+
+
+def _beginning(trained: Trained) -> Beginning:
+    """What the data take over from the model, with the text that it, or the first of its ancestors, was pretrained on."""
+    facts = next((facts for facts in lineage(trained.facts) if "packed" in facts), {"packed": {}, "weights": {}})
+    packed = {name: Path(folder) for name, folder in facts["packed"].items()}
+    return Beginning(tokenizer=trained.tokenizer, packed=packed, weights=facts["weights"])
+
+
+def _check_replay(settings: Settings) -> None:
+    if settings["init_from"] is None and settings["data"].get("replay"):
+        raise ConfigError(
+            f"data.replay={settings['data']['replay']}",
+            "needs a pretrained model",
+            "use data.replay=0 with init_from=null",
+        )
 
 
 class _Run:
@@ -215,7 +232,7 @@ class _Run:
             raise DataError(
                 f"{before['path']}", "has other weights than when this run began", "name=… starts another run"
             )
-        self.data.initial_tokenizer = trained.tokenizer
+        self.data.beginning = _beginning(trained)
         check_template(getattr(self.data, "template", None), trained)
         return trained
 

@@ -126,6 +126,7 @@ def test_a_killed_run_continues_bit_for_bit(
 
 LATER = {
     "sft": ("sft", ("stage.lora=null",)),
+    "sft with replay": ("sft", ("stage.lora=null", "data.replay=0.4")),
     "sft with an adapter": ("sft", ("stage.lora.dropout=0.1",)),
     "dpo": ("dpo", ("stage.lora=null",)),
     "dpo with an adapter": ("dpo", ("stage.lora.dropout=0.1",)),

@@ -5,7 +5,7 @@ modules share), `module` (packed text); `rows` (whole examples in windows), `cha
 """
 
 from lumi.data.chat import ChatData, answer_document
-from lumi.data.mixed import MixedWindows, RunLength
+from lumi.data.mixed import Beginning, MixedWindows, RunLength
 from lumi.data.module import PackedData
 from lumi.data.pack import PackConfig
 from lumi.data.packed import PackedStream
@@ -14,6 +14,7 @@ from lumi.data.prepare import Locations, prepare
 from lumi.data.rows import RowStream
 
 __all__ = [
+    "Beginning",
     "ChatData",
     "Locations",
     "MixedWindows",

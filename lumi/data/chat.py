@@ -12,7 +12,8 @@ import numpy as np
 from rich.text import Text
 
 from lumi.corpus.chat import Conversation, ConversationSource, build_chat, read_chat
-from lumi.data.mixed import MixedWindows, present_sources
+from lumi.data.mixed import Beginning, MixedWindows, present_sources
+from lumi.data.packed import PackedStream
 from lumi.data.prepare import Locations
 from lumi.data.rows import RowStream
 from lumi.errors import ConfigError, DataError
@@ -61,6 +62,8 @@ class ChatData(MixedWindows):
         root: folder of prepared data.
         seq_len: tokens in a window.
         batch_size: windows of a micro-batch on one device.
+        replay: share of the windows that is text which the model was pretrained on; keeps what it knew. An epoch is a pass over
+            the conversations all the same.
         too_long: what becomes of a conversation that is longer than a window: ``cut`` keeps as many whole exchanges from its
             beginning as fit, ``drop`` leaves it out; both are counted.
         seed: decides packing and order.
@@ -84,6 +87,7 @@ class ChatData(MixedWindows):
         batch_size: int,
         seed: int,
         too_long: str = "cut",
+        replay: float = 0.0,
         num_workers: int = 0,
         train_windows: int | None = None,
         val_windows: int | None = 256,
@@ -91,6 +95,8 @@ class ChatData(MixedWindows):
     ) -> None:
         if too_long not in ("cut", "drop"):
             raise ConfigError(f"data.too_long={too_long}", "must be cut or drop")
+        if not 0.0 <= replay < 1.0 or (replay and self.kind != "chat"):
+            raise ConfigError(f"data.replay={replay}", "must be in [0, 1), and is for conversations only")
         self.sources: dict[str, Any] = present_sources(sources)
         super().__init__(
             name=name,
@@ -103,7 +109,7 @@ class ChatData(MixedWindows):
             val_windows=val_windows,
             phases=phases,
         )
-        self.template, self.cut = template, too_long == "cut"
+        self.template, self.cut, self.replay = template, too_long == "cut", replay
         self.places = Locations(root=root, tokenizer=tokenizer)
 
     def folder(self, source: str) -> Path:
@@ -131,7 +137,8 @@ class ChatData(MixedWindows):
         """Render, pack and report."""
         if self.train_streams:
             return
-        self.tokenizer = self.initial_tokenizer or Tokenizer.load(self.places.tokenizer_folder)
+        beginning = self.beginning
+        self.tokenizer = beginning.tokenizer if beginning else Tokenizer.load(self.places.tokenizer_folder)
         for name in self.sources:
             train, val = (self._stream(name, split) for split in ("train", "val"))
             if train.n_whole == 0:
@@ -144,10 +151,35 @@ class ChatData(MixedWindows):
                 log.warning("%s fills %d windows, fewer than data.batch_size=%d", name, train.n_whole, self.batch_size)
             self.train_streams.append(train)
             self.val_streams.append(val)
+        if self.replay and beginning is not None:
+            self._add_replay(beginning)
+
+    @property
+    def n_tokens(self) -> int:
+        """Training tokens until every conversation was read once, the text between them included."""
+        n_chat = sum(stream.n_tokens for stream in self.train_streams[: len(self.sources)])
+        return round(n_chat / (1.0 - self.replay))
+
+    def _add_replay(self, beginning: Beginning) -> None:
+        """Put windows of the pretraining text among the conversations.
+
+        Raises:
+            DataError: that text is not here, or was changed.
+        """
+        if not beginning.packed:
+            raise DataError(
+                f"data.replay={self.replay}",
+                "the model does not say what text it was pretrained on",
+                "use data.replay=0",
+            )
+        for split, streams in (("train", self.train_streams), ("val", self.val_streams)):
+            for folder in beginning.packed.values():
+                streams.append(PackedStream(folder, split, self.seq_len, self.tokenizer.sha256))
+        self.add_sources({f"replay-{name}": self.replay * beginning.weights[name] for name in beginning.packed})
 
     def preview(self, n: int) -> Iterator[Text]:
         """The first examples of every source as they are trained on; after `setup`."""
-        for name, stream in zip(self.sources, self.train_streams, strict=True):
+        for name, stream in zip(self.sources, self.train_streams[: len(self.sources)], strict=True):
             for number, documents in enumerate(stream.examples[:n]):
                 for tokens, mask in documents:
                     heading = Text(f"── {name} {number} · {len(tokens)} tokens, {int(mask.sum())} supervised\n", "dim")
@@ -156,7 +188,10 @@ class ChatData(MixedWindows):
     def fingerprints(self) -> dict[str, str]:
         """Of each source's conversations, and of the template they are written with."""
         found = {name: read_manifest(self.folder(name)).fingerprint for name in self.sources}
-        return {**found, "template": self.template.sha256}
+        replayed = self.train_streams[len(self.sources) :]
+        names = self.source_names[len(self.sources) :]
+        texts = {name: stream.manifest.fingerprint for name, stream in zip(names, replayed, strict=True)}
+        return {**found, **texts, "template": self.template.sha256}
 
     def facts(self) -> dict[str, Any]:
         """The template, which decides how the model is to be asked, and where the conversations lie."""

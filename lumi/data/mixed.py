@@ -36,6 +36,21 @@ class RunLength:
     start_step: int = 0
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Beginning:
+    """What the data of a stage take over from the model that it starts from.
+
+    Attributes:
+        tokenizer: the one that the model was trained with.
+        packed: source → folder of the text that it was pretrained on.
+        weights: source → its share of that text, summing to one.
+    """
+
+    tokenizer: Tokenizer
+    packed: Mapping[str, Path]
+    weights: Mapping[str, float]
+
+
 class MixedWindows(pl.LightningDataModule):
     """Base of the data modules; a subclass fills ``train_streams`` and ``val_streams`` in `setup`.
 
@@ -54,7 +69,7 @@ class MixedWindows(pl.LightningDataModule):
     Attributes:
         tokenizer: after `setup`.
         length: of the run; set before the loaders are asked for.
-        initial_tokenizer: of the model that the stage starts from, where there is one.
+        beginning: what belongs to the model that the stage starts from, where there is one; set before `setup`.
         tokenizer_folder: where this choice of data expects its tokenizer.
     """
 
@@ -82,7 +97,7 @@ class MixedWindows(pl.LightningDataModule):
         self._own_weights = dict(weights)
         self._phases = self._read_phases(phases)
         self.length = RunLength(total_steps=0, accumulate=1)
-        self.initial_tokenizer: Tokenizer | None = None
+        self.beginning: Beginning | None = None
         self.train_streams: list[Any] = []  # of WindowSource
         self.val_streams: list[Any] = []
 
@@ -165,6 +180,15 @@ class MixedWindows(pl.LightningDataModule):
             world_size=world_size,
         )
         return self._loader(batches, FromStep(0, len(batches)))
+
+    def add_sources(self, shares: Mapping[str, float]) -> None:
+        """Give further sources these shares of every phase; those that are there divide the rest as before."""
+        rest = 1.0 - sum(shares.values())
+        self._phases = [
+            (until, [rest * weight / sum(weights) for weight in weights] + list(shares.values()))
+            for until, weights in self._phases
+        ]
+        self._own_weights |= shares
 
     def _loader(self, batches: TrainBatches | ValBatches, sampler: FromStep) -> DataLoader[PackedBatch]:
         return DataLoader(
