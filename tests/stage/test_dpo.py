@@ -8,6 +8,7 @@ import pytest
 from omegaconf import DictConfig
 
 from lumi.callbacks import read_metrics
+from lumi.errors import ConfigError
 from lumi.run import train
 
 Config = Callable[..., DictConfig]
@@ -39,6 +40,19 @@ def test_the_first_loss_is_ln_2(run: Callable[..., dict[int, dict[str, float]]],
     assert rows[1]["train/loss"] == pytest.approx(math.log(2), abs=2e-6)
     assert rows[1]["train/margin"] == pytest.approx(0.0, abs=2e-6)
     assert rows[1]["train/drift_chosen"] == pytest.approx(0.0, abs=2e-6)
+
+
+def test_another_template_than_the_models_is_refused(run: Callable[..., dict[int, dict[str, float]]]) -> None:
+    with pytest.raises(ConfigError, match=r"template=chat · is not the one that .* was trained with · template=chatml"):
+        run("template=chat")
+
+
+@pytest.mark.parametrize("wrong", ["stage.objective.margin=1.0", "stage.lora.r=0", "+data.replay=0.5"])
+def test_a_wrong_value_is_found_before_any_work(composed: Config, tmp_path: Path, wrong: str) -> None:
+    places = (f"paths.data='{tmp_path}'", f"paths.runs='{tmp_path}'")
+    with pytest.raises(ConfigError, match=wrong.lstrip("+").partition("=")[0]):
+        train(composed("train", "stage=dpo", *places, wrong))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_margin_grows(run: Callable[..., dict[int, dict[str, float]]]) -> None:

@@ -165,6 +165,36 @@ def test_the_fingerprint_covers_the_bytes_of_the_files(tmp_path):
     assert ChatFiles(path=path).settings() != before
 
 
+def test_where_a_file_lies_and_its_weight_decide_nothing(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    one, other = (write(tmp_path / place / "rows.jsonl.gz", [ROWS["alpaca"]]) for place in ("", "elsewhere"))
+    plain = ChatFiles(path=one).settings()
+    assert ChatFiles(path=other, weight=0.2, on_error="skip").settings() == plain
+    assert PydocsChat(weight=0.1).settings() == PydocsChat(weight=0.2).settings()
+
+
+def test_many_faulty_rows_are_a_wrong_setting(tmp_path):
+    rows = [{"instruction": f"{n}", "output": "x"} for n in range(90)] + [{"question": f"{n}"} for n in range(10)]
+    source = ChatFiles(name="mine", path=write(tmp_path / "rows.jsonl.gz", rows), on_error="skip")
+    with pytest.raises(DataError, match=r"mine: 10.0% of its rows are faulty \(10 missing field\)"):
+        build_chat(source, tmp_path / "chat")
+    kept = build_chat(dataclasses.replace(source, max_rejected_ratio=0.1), tmp_path / "chat")
+    assert sum(kept.info["rows"].values()) == 90
+
+
+def test_a_small_source_has_something_to_validate_on(tmp_path):
+    rows = [{"instruction": f"{n}", "output": "x"} for n in range(3)]
+    manifest = build_chat(ChatFiles(path=write(tmp_path / "rows.jsonl.gz", rows)), tmp_path / "chat")
+    assert manifest.info["rows"] == {"train": 2, "val": 1, "test": 0}
+
+
+def test_a_sample_of_a_tree_is_of_conversations(tmp_path):
+    source = ChatTree(path=write(tmp_path / "tree.jsonl.gz", TREE), langs=["en"], on_error="skip", limit=1)
+    found = list(source.conversations())
+    assert sum(isinstance(one, Conversation) for one in found) == 1
+    assert [one.reason for one in found if isinstance(one, Rejected)].count("orphan") == 1
+
+
 def test_duplicates_are_left_out_and_counted(tmp_path):
     path = write(
         tmp_path / "rows.jsonl.gz", [ROWS["alpaca"]] * 3 + [{"instruction": f"{n}", "output": "x"} for n in range(30)]
