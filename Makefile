@@ -1,5 +1,5 @@
 # make            what there is
-# make demo       from nothing to a trained model, with samples and a report (seven minutes on two CPU cores)
+# make demo       from nothing to a chat model, with samples and reports (about fifteen minutes on two CPU cores)
 # make test       the tests; make check: the linters; make ci: both, as a change must pass them
 
 PYTHON ?= python3
@@ -24,16 +24,19 @@ $(VENV)/.lumi-dev: $(VENV)/.lumi
 	@echo "installing what the tests and checks need"
 	@$(PIP) install -q -c constraints.txt -e '.[dev]' && touch $@
 
-demo: install  ## prepare, train, evaluate the embedded demo; does nothing twice
+demo: install  ## pretrain, fine-tune, prefer, compare: the embedded demo; does nothing twice
 	@$(BIN)/python prepare.py
 	@$(BIN)/python train.py experiment=demo
-	@$(BIN)/python evaluate.py model=runs/demo
+	@$(BIN)/python train.py stage=sft experiment=demo_sft
+	@$(BIN)/python train.py stage=dpo experiment=demo_dpo
+	@$(BIN)/python evaluate.py 'model=[runs/demo,runs/demo-sft,runs/demo-dpo]'
 	@echo
 	@echo "Next:"
-	@echo "  $(BIN)/python evaluate.py model=runs/demo prompt='Once upon a time'   talk to it"
-	@echo "  open runs/demo/eval/report.md                                          the figures and the loss curve"
-	@echo "  $(BIN)/python train.py data=demo_mix budget.tokens=1e6                 a weighted mixture of two sources"
-	@echo "  $(BIN)/python train.py --help                                          everything that can be changed"
+	@echo "  $(BIN)/python evaluate.py model=runs/demo-dpo prompt='Where does Vesna Lambourne live?'   talk to it"
+	@echo "  open runs/comparison/comparison.md                      the three models side by side"
+	@echo "  open runs/demo/eval/report.md                           the figures and the loss curve"
+	@echo "  $(BIN)/python train.py data=demo_mix budget.tokens=1e6  a weighted mixture of two sources"
+	@echo "  $(BIN)/python train.py --help                           everything that can be changed"
 
 test: $(VENV)/.lumi-dev  ## all tests, without a GPU and without a network
 	@$(BIN)/python -m pytest

@@ -32,6 +32,8 @@ class DecoderConfig:
             would cost PyTorch's fast kernels (2.6 times slower attention) for little gain at these sizes.
         init_std: standard deviation of the initial weights; those that write to the residual stream are divided by
             ``sqrt(2 * n_layers)`` so that its variance does not grow with depth (GPT-2).
+        init_qk_std: the same of query and key projections; null is ``1 / sqrt(d_model)``, with which scores begin with unit
+            variance. With 0.02 the attention of a narrow model begins flat and learns later (docs/experiments.md).
         attention: which kernels; ``auto`` takes flash-attn if installed, else PyTorch's own best for device and dtype.
         checkpoint_activations: recompute each block in the backward pass: a third more time, a fraction of the memory.
     """
@@ -51,6 +53,7 @@ class DecoderConfig:
     norm_eps: float = 1e-5
     dropout: float = 0.0
     init_std: float = 0.02
+    init_qk_std: float | None = None
     attention: AttentionBackend = "auto"
     checkpoint_activations: bool = False
 
@@ -73,6 +76,8 @@ class DecoderConfig:
             for name in ("rope_theta", "rope_factor", "norm_eps", "init_std")
             if getattr(self, name) <= 0
         ]
+        if self.init_qk_std is not None and self.init_qk_std <= 0:
+            violations.append(ConfigError(f"arch.init_qk_std={self.init_qk_std}", "must be above 0, or null"))
         for name, options in (
             ("rope_scaling", (None, *get_args(RopeScaling))),
             ("attention", get_args(AttentionBackend)),

@@ -142,8 +142,8 @@ class Decoder(nn.Module):
     @torch.no_grad()
     def _initialise(self) -> None:
         std = self.config.init_std
-        residual_std = std / math.sqrt(2 * self.config.n_layers)
+        special = dict.fromkeys(("o_proj", "down_proj"), std / math.sqrt(2 * self.config.n_layers))
+        special |= dict.fromkeys(("q_proj", "k_proj"), self.config.init_qk_std or self.config.d_model**-0.5)
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
-                writes_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
-                nn.init.normal_(parameter, std=residual_std if writes_residual else std)
+                nn.init.normal_(parameter, std=special.get(name.split(".")[-2], std))

@@ -108,6 +108,7 @@ def test_matrices_that_write_to_the_residual_stream_start_smaller(tiny_config):
     for name, parameter in model.named_parameters():
         if parameter.dim() == 2:
             expected = 0.02 / 4 if name.endswith(("o_proj.weight", "down_proj.weight")) else 0.02  # root of 2 x 8
+            expected = 128**-0.5 if name.endswith(("q_proj.weight", "k_proj.weight")) else expected
             assert float(parameter.detach().std()) == pytest.approx(expected, rel=0.05), name
         else:
             assert torch.equal(parameter, torch.ones_like(parameter)), name
@@ -141,3 +142,13 @@ def test_dropout_is_off_in_evaluation_and_on_in_training(tiny_config):
 def test_a_sequence_longer_than_the_model_allows_is_an_error(tiny_decoder):
     with pytest.raises(DataError, match=r"65 tokens .* arch\.max_seq_len=64"):
         tiny_decoder(torch.zeros(1, 65, dtype=torch.int64))
+
+
+def test_attention_scores_begin_with_unit_variance(tiny_config: DecoderConfig) -> None:
+    torch.manual_seed(0)
+    decoder = Decoder(dataclasses.replace(tiny_config, d_model=256, n_heads=4, n_kv_heads=4))
+    attention = decoder.model.layers[0].self_attn
+    x = torch.randn(500, 256)  # as RMSNorm gives it
+    q, k = (proj(x).view(500, 4, 64) for proj in (attention.q_proj, attention.k_proj))
+    scores = torch.einsum("she,the->hst", q, k) / 64**0.5
+    assert scores.std().item() == pytest.approx(1.0, abs=0.05)

@@ -13,11 +13,13 @@ TOKENS = torch.randint(64, (3, 12), generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture
-def model(tiny_decoder):
+def model(tiny_config):
+    torch.manual_seed(0)
+    decoder = Decoder(dataclasses.replace(tiny_config, init_qk_std=0.02)).eval()
     with torch.no_grad():
-        for parameter in tiny_decoder.parameters():
+        for parameter in decoder.parameters():
             parameter.mul_(3.0)  # attention that is far from uniform
-    return tiny_decoder
+    return decoder
 
 
 def read(model: Decoder, tokens: Tensor, cache: KVCache, n_real: int | Tensor) -> Tensor:
