@@ -142,8 +142,9 @@ class Decoder(nn.Module):
     @torch.no_grad()
     def _initialise(self) -> None:
         std = self.config.init_std
-        special = dict.fromkeys(("o_proj", "down_proj"), std / math.sqrt(2 * self.config.n_layers))
-        special |= dict.fromkeys(("q_proj", "k_proj"), self.config.init_qk_std or self.config.d_model**-0.5)
+        residual_std = std / math.sqrt(2 * self.config.n_layers)
+        qk_std = self.config.init_qk_std or self.config.d_model**-0.5
+        special = {"o_proj": residual_std, "down_proj": residual_std, "q_proj": qk_std, "k_proj": qk_std}
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
                 nn.init.normal_(parameter, std=special.get(name.split(".")[-2], std))

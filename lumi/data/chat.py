@@ -172,9 +172,9 @@ class ChatData(MixedWindows):
                 "the model does not say what text it was pretrained on",
                 "use data.replay=0",
             )
-        for split, streams in (("train", self.train_streams), ("val", self.val_streams)):
-            for folder in beginning.packed.values():
-                streams.append(PackedStream(folder, split, self.seq_len, self.tokenizer.sha256))
+        for folder in beginning.packed.values():
+            self.train_streams.append(PackedStream(folder, "train", self.seq_len, self.tokenizer.sha256))
+            self.val_streams.append(PackedStream(folder, "val", self.seq_len, self.tokenizer.sha256, full_check=False))
         self.add_sources({f"replay-{name}": self.replay * beginning.weights[name] for name in beginning.packed})
 
     def preview(self, n: int) -> Iterator[Text]:
