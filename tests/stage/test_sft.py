@@ -120,7 +120,8 @@ def test_a_model_fitted_to_twenty_conversations_answers_and_stops(
     decoder = new_decoder(tokenizer)
     one = batch(RowStream(render(conversations, CHATML, tokenizer, 96).examples, 96, 0))
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=5e-3)
-    for _ in range(300):
+    for step in range(300):
+        optimizer.param_groups[0]["lr"] = 5e-3 * (1 - step / 300)  # at a constant rate the last step can be a bad one
         loss, n = next_token_loss(
             decoder(one["tokens"], one["doc_ids"]), decoder.lm_weight, one["tokens"], one["loss_mask"]
         )
