@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check ci gpu-test clean
+.PHONY: help install demo demo-control test check ci gpu-test clean
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(VENV)/.lumi  ## a virtual environment with what training needs
 
@@ -37,6 +37,10 @@ demo: install  ## pretrain, fine-tune, prefer, compare: the embedded demo; does 
 	@echo "  open runs/demo/eval/report.md                           the figures and the loss curve"
 	@echo "  $(BIN)/python train.py data=demo_mix budget.tokens=1e6  a weighted mixture of two sources"
 	@echo "  $(BIN)/python train.py --help                           everything that can be changed"
+
+demo-control: demo  ## the same conversations without pretraining, and all four models side by side
+	@$(BIN)/python train.py stage=sft experiment=demo_control
+	@$(BIN)/python evaluate.py 'model=[runs/demo,runs/demo-control,runs/demo-sft,runs/demo-dpo]' out=runs/control
 
 test: $(VENV)/.lumi-dev  ## all tests, without a GPU and without a network
 	@$(BIN)/python -m pytest
