@@ -20,7 +20,6 @@ from lumi.eval.table import markdown_table, share
 from lumi.eval.tasks import Item
 from lumi.tokenizer import Tokenizer
 
-WAYS = ("plain", "per_character", "prior_corrected")
 N_BOOTSTRAP = 10_000
 TASKS_WORDS = (
     "Accuracy by log-likelihood with its 95 % bootstrap interval; *per character*: of each choice's characters; "
@@ -97,13 +96,13 @@ def run_task(
     scores = score_documents(model, documents, batch_size=batch_size, name=name)
     if all(len(item.choices) == 1 for item in items):
         return _greedy_result(items, scores.greedy, scores.log_probs, source, cut, left_out)
-    prior = _priors(model, tokenizer, pairs, batch_size, name)
     lengths = np.array([max(1, len(choice.strip())) for _, choice in pairs])
     values = {
         "plain": scores.log_probs,
         "per_character": scores.log_probs / lengths,
-        "prior_corrected": scores.log_probs - prior,
     }
+    if any(item.context for item in items):  # a choice without a question is its own prior: nothing would be left of it
+        values["prior_corrected"] = scores.log_probs - _priors(model, tokenizer, pairs, batch_size, name)
     points = {way: _points(items, found) for way, found in values.items()}
     groups: dict[str, list[float]] = {}
     for item, point in zip(items, points["plain"], strict=True):

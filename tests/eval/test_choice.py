@@ -147,3 +147,10 @@ def test_the_table_has_every_figure(tokenizer):
     lines = tasks_table(found).splitlines()
     assert len(lines) == 5
     assert "50.0 %" in lines[2]
+
+
+def test_choices_without_a_question_have_no_prior_to_correct(tokenizer):
+    items = [Item(context="", choices=("the sun is cold", "the ice is cold"), label=0)]
+    found = run_task(make(tokenizer), tokenizer, items)
+    assert set(found.accuracy) == {"plain", "per_character"}
+    assert "| –" in tasks_table({"pairs": found.as_dict()})
