@@ -153,4 +153,5 @@ def test_choices_without_a_question_have_no_prior_to_correct(tokenizer):
     items = [Item(context="", choices=("the sun is cold", "the ice is cold"), label=0)]
     found = run_task(make(tokenizer), tokenizer, items)
     assert set(found.accuracy) == {"plain", "per_character"}
-    assert "| –" in tasks_table({"pairs": found.as_dict()})
+    row = tasks_table({"pairs": found.as_dict()}).splitlines()[-1]
+    assert [cell.strip() for cell in row.split("|")][5] == "–"
