@@ -68,9 +68,12 @@ def initial_moved(settings: Settings, began_from: dict[str, Any]) -> str | None:
         path = max(runs)[1] if runs else None
     else:
         path = Path(settings["init_from"])
-    if path is None or not (path.exists() or path.parent.exists()):
+    if path is None:
+        return None
+    try:
+        checkpoint = find_checkpoint(path, key="init_from")
+    except CheckpointError:
         return None  # it was removed; a finished run does not need it
-    checkpoint = find_checkpoint(path, key="init_from")
     return str(checkpoint) if checkpoint_identity(checkpoint) != began_from["weights"] else None
 
 

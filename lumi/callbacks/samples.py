@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,9 @@ def written_samples(folder: Path) -> dict[str, str]:
     files = sorted(folder.glob("step_*.md"))
     chosen = sorted({0, len(files) // 2, len(files) - 1}) if files else []
     bodies = {files[number].stem.removeprefix("step_"): files[number].read_text(encoding="utf-8") for number in chosen}
-    return {step.lstrip("0") or "0": body.partition("\n\n")[2].replace("## ", "#### ") for step, body in bodies.items()}
+    texts = {step: body.partition("\n\n")[2] for step, body in bodies.items()}
+    # Headings only, which begin a line; what the model wrote is quoted and stays as it is.
+    return {str(int(step)): re.sub("^## ", "#### ", text, flags=re.MULTILINE) for step, text in texts.items()}
 
 
 def continue_prompts(

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from lumi.corpus.rows import read_json_rows
 from lumi.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,20 @@ def hub_rows(
             if row is None:
                 break
             yield f"{dataset}{f'/{name}' if name else ''}:{split}:{number}", row
+
+
+def open_rows(
+    path: str | list[str] | None, dataset: str | None, subset: str | None, split: str, revision: str | None, *, key: str
+) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    """(place, row) of local files where there is a path, else of the hub; a row that cannot be read is a string that says why.
+
+    Args:
+        key: of the settings, for the error that names the way out without a network.
+    """
+    if path is not None:
+        return read_json_rows(path)
+    assert dataset is not None, "checked when made"
+    return hub_rows(dataset, subset, split, revision, offline=f"{key}.path=FILE reads a local copy")
 
 
 def hub_settings(dataset: str, subset: str | None, split: str, revision: str | None) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lumi.corpus.hub import hub_rows
-from lumi.corpus.rows import field, read_json_rows
+from lumi.corpus.hub import open_rows
+from lumi.corpus.rows import field
 from lumi.errors import ConfigError, DataError, did_you_mean
 
 Row = dict[str, Any]
@@ -93,11 +93,7 @@ class Task:
             yield item
 
     def _rows(self) -> Iterator[tuple[str, Row | str]]:
-        if self.path is not None:
-            return read_json_rows(self.path)
-        assert self.dataset is not None, "checked when made"
-        offline = f"task.{self.name}.path=FILE reads a local copy"
-        return hub_rows(self.dataset, self.subset, self.split, self.revision, offline=offline)
+        return open_rows(self.path, self.dataset, self.subset, self.split, self.revision, key=f"task.{self.name}")
 
 
 def _limited(rows: Iterator[Any], limit: int | None) -> Iterator[Any]:

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lumi.corpus.hub import hub_rows
-from lumi.corpus.rows import read_json_rows
+from lumi.corpus.hub import open_rows
 from lumi.errors import ConfigError, DataError
 
 _ROWS = (".jsonl", ".ndjson")
@@ -48,12 +47,7 @@ class TextTask:
         """
         if self.path is not None and not self.path.endswith(".parquet"):
             return read_text(Path(self.path), key=self.key)
-        if self.path is not None:
-            rows = read_json_rows(self.path)
-        else:
-            assert self.dataset is not None, "checked when made"
-            offline = f"task.{self.name}.path=FILE reads a local copy"
-            rows = hub_rows(self.dataset, self.subset, self.split, self.revision, offline=offline)
+        rows = open_rows(self.path, self.dataset, self.subset, self.split, self.revision, key=f"task.{self.name}")
         return _joined(_column(place, row, self.key) for place, row in rows)
 
 

@@ -138,9 +138,9 @@ def test_what_was_written_during_training_is_shown(results, tmp_path):
     samples = tmp_path / "samples"
     samples.mkdir()
     for step in (0, 100, 200, 300, 1000):
-        (samples / f"step_{step:08d}.md").write_text(f"# Samples after step {step}\n\n## Once\n\n> at {step}\n")
+        (samples / f"step_{step:08d}.md").write_text(f"# Samples after step {step}\n\n## Once\n\n> ## at {step}\n")
     written = written_samples(samples)
-    assert written == {step: f"#### Once\n\n> at {step}\n" for step in ("0", "200", "1000")}
+    assert written == {step: f"#### Once\n\n> ## at {step}\n" for step in ("0", "200", "1000")}
     report = render_report(dataclasses.replace(results, written=written).as_dict(), with_curve=False)
-    assert "### Step 1,000\n\n#### Once\n\n> at 1000" in report
+    assert "### Step 1,000\n\n#### Once\n\n> ## at 1000" in report
     assert written_samples(tmp_path / "none") == {}

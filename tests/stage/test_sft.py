@@ -1,6 +1,7 @@
 """What fine-tuning must do: learn answers and nothing else, stop, keep, and give back what it has learnt."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -239,3 +240,17 @@ def test_a_finished_run_says_when_its_beginning_has_moved(
         train(sft)
         warned = f"init_from now means {tmp_path}/second" in caplog.text
         assert warned == (seed == 1)
+    for name in ("first", "second"):
+        shutil.rmtree(tmp_path / name)
+    assert train(sft) == json.loads((tmp_path / "later" / "run.json").read_bytes())["metrics"]
+
+
+def test_a_finished_run_does_not_need_the_named_model_any_more(
+    composed: Config, stages: dict[str, tuple[str, ...]], data_folder: Path, tmp_path: Path
+) -> None:
+    places = (f"paths.data='{data_folder}'", f"paths.runs='{tmp_path}'", "budget.epochs=null", "budget.steps=1")
+    shutil.copytree(stages["sft"][-1].partition("=")[2].strip("'"), tmp_path / "base")
+    sft = composed("train", *stages["sft"], *places, "name=later", f"init_from='{tmp_path}/base'")
+    first = train(sft)
+    shutil.rmtree(tmp_path / "base")
+    assert train(sft) == first

@@ -8,10 +8,10 @@ from typing import Any
 
 from lumi.corpus.chat.conversation import Conversation, conversation_fault
 from lumi.corpus.document import Rejected
-from lumi.corpus.hub import hub_rows, hub_settings
+from lumi.corpus.hub import hub_settings, open_rows
 from lumi.corpus.paths import find_files
 from lumi.corpus.readers import file_format, known_formats
-from lumi.corpus.rows import field, read_json_rows
+from lumi.corpus.rows import field
 from lumi.errors import ConfigError, DataError
 from lumi.manifest import sha256_file
 from lumi.tokenizer import Message
@@ -117,11 +117,7 @@ class ExampleRows:
 
     def all_rows(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
         """(place, row) of every row, without a limit."""
-        if self.path is not None:
-            return read_json_rows(self.path)
-        assert self.dataset is not None, "checked when made"
-        offline = f"{self.where}.path=FILE reads a local copy"
-        return hub_rows(self.dataset, self.subset, self.split, self.revision, offline=offline)
+        return open_rows(self.path, self.dataset, self.subset, self.split, self.revision, key=self.where)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
