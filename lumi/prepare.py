@@ -10,13 +10,16 @@ from rich.console import Console
 from lumi.config import build, check_keys, resolve
 from lumi.data import ChatData
 from lumi.data.prepare import Step
-from lumi.data.prepare import prepare as prepare_sources
+from lumi.data.prepare import prepare as prepare_corpus
 from lumi.errors import ConfigError, did_you_mean
 from lumi.manifest import MANIFEST
 
 log = logging.getLogger(__name__)
 
-ROOT_KEYS = ("step", "inspect", "force", "seed", "paths", "source", "pack", "template", "tokenizer", "data", "arch")
+ROOT_KEYS = (
+    "step", "inspect", "analyze_only", "force", "seed", "paths", "source", "corpus", "task", "executor", "pack", "template",
+    "tokenizer", "data", "arch",
+)  # fmt: skip
 EXAMPLES = ("chat", "preference")
 STEPS = (*get_args(Step), *EXAMPLES)
 
@@ -42,6 +45,7 @@ def prepare(cfg: DictConfig) -> None:
         template=build(settings["template"], "template"),
         tokenizer=build(settings["tokenizer"], "tokenizer"),
         pack=build(settings["pack"], "pack"),
+        executor=build(settings["executor"], "executor"),
         root=Path(settings["paths"]["data"]),
         seed=settings["seed"],
     )
@@ -50,7 +54,9 @@ def prepare(cfg: DictConfig) -> None:
         return
     if isinstance(data, ChatData):
         raise ConfigError(f"step={step}", "is about text, these data are examples", f"step={data.kind}")
-    prepare_sources(data.sources, data.places, data.pack_config, step=step, force=force)
+    prepare_corpus(
+        data.corpus, data.places, data.pack_config, executor=data.executor, step=step, force=force, wait=False
+    )
     if step in ("pack", "all"):
         log.info("ready: %s", ", ".join(str(data.places.packed(name)) for name in data.sources))
 

@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 
 Settings = dict[str, Any]
 
-_FREE = ("name", "resume", "paths", "callbacks", "logger", "source")
-"""Keys that may differ when a run is continued: none of them changes a number."""
+_FREE = ("name", "resume", "paths", "callbacks", "logger", "source", "corpus", "task", "executor")
+"""Keys that may differ when a run is continued: none of them changes a number, or it does so as a part of ``data``."""
 
 
 def run_folder(settings: Settings) -> Path:
     """``runs/<name>``; without a name, one that equal settings share, so that the same command continues the same run."""
     stage = settings["stage"]["_target_"].rpartition(".")[2].lower()
-    name = settings["name"] or f"{stage}-{settings['data']['name']}-{fingerprint(decisive(settings))[:8]}"
+    name = settings["name"] or f"{stage}-{settings['corpus']['name']}-{fingerprint(decisive(settings))[:8]}"
     return Path(settings["paths"]["runs"]) / name
 
 

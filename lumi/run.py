@@ -43,7 +43,7 @@ Settings = dict[str, Any]
 
 ROOT_KEYS = (
     "name", "seed", "resume", "budget", "paths", "source", "pack", "tokenizer", "arch", "data", "optim", "trainer",
-    "callbacks", "logger", "stage", "template", "init_from",
+    "callbacks", "logger", "stage", "template", "init_from", "corpus", "task", "executor",
 )  # fmt: skip
 """Everything that ``conf/train.yaml`` may hold."""
 
@@ -127,6 +127,7 @@ def _data_arguments(settings: Settings) -> dict[str, Any]:
         "template": build(settings["template"], "template"),
         "tokenizer": build(settings["tokenizer"], "tokenizer"),
         "pack": build(settings["pack"], "pack"),
+        "executor": build(settings["executor"], "executor"),
         "root": Path(settings["paths"]["data"]),
         "seed": settings["seed"],
     }

@@ -24,11 +24,11 @@ TINY_RUN = (
     "tokenizer.vocab_size=700",
     "tokenizer.num_threads=1",
     "source.megabytes=0.2",
-    "+data.sources.second={_target_: lumi.corpus.World, name: second, seed: 1, megabytes: 0.1, weight: 0.5}",
+    "+corpus.sources.second={_target_: lumi.corpus.World, name: second, seed: 1, megabytes: 0.1, weight: 0.5}",
 )
 """A mixture of two small worlds, dropout on: a run of ten steps takes about a second."""
 
-_TINY = tuple(one for one in TINY_RUN if not one.startswith(("source.", "+data.")))
+_TINY = tuple(one for one in TINY_RUN if not one.startswith(("source.", "+corpus.")))
 TINY_CHAT = (
     "stage=sft",
     *_TINY,

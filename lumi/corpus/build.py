@@ -1,197 +1,288 @@
-"""A corpus on disk: the documents of one source, written once, counted, hashed, and read back exactly.
+"""A corpus on disk: documents of one or many sources, cleaned, without duplicates, counted, hashed, and read back exactly.
 
-``data/corpus/<name>/`` holds the documents as JSON lines in shards, a data card, the rows that were rejected, and the
-manifest. It is made by ``python prepare.py step=corpus source=…``.
+``data/corpus/<name>/`` holds the documents as JSON lines in compressed shards, what was left out with reasons and examples,
+a data card and the manifest. It is made by ``python prepare.py corpus=…``. While it is made, ``.<name>.work`` beside it holds
+the stages; a run that was stopped in any way goes on from there, and the result is the same to the byte.
 """
 
-import contextlib
-import hashlib
 import json
 import logging
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from tqdm import tqdm
+import numpy as np
+from datatrove.pipeline.base import PipelineStep
 
-from lumi.corpus.card import Tally, data_card
-from lumi.corpus.document import Document, Rejected, Source
-from lumi.corpus.text import text_fault
+from lumi.corpus.blocks import (
+    COMPRESSIONS,
+    BlockId,
+    begin_work,
+    complete_blocks,
+    read_array,
+    read_documents,
+    read_json,
+    write_array,
+    write_json,
+)
+from lumi.corpus.corpus import Corpus
+from lumi.corpus.document import Document
+from lumi.corpus.duplicates.match import MatchDocuments, groups
+from lumi.corpus.executor import Executor, Local, mark_done, stop_on_signals
+from lumi.corpus.finish import finish
+from lumi.corpus.stages import RAW, OpenBlocks, ReadSources, WriteProcessed
+from lumi.corpus.tokens import TokenCounter
+from lumi.corpus.write import EXACT, KEPT, NEAR, WriteShards, verdicts_of
 from lumi.errors import DataError
 from lumi.lock import folder_lock
-from lumi.manifest import MANIFEST, Manifest, atomic_folder, fingerprint, read_manifest, verify, write_manifest
-from lumi.reuse import setting_changes
+from lumi.manifest import Manifest, atomic_folder, disk_errors, fingerprint, verify
+from lumi.reuse import content_fingerprint, finished
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
-SHARD_BYTES = 64_000_000
-_MOST_DIFFERENCES = 5
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+_RAW_BYTES_PER_TOKEN = 5.4
+"""How much text is read for a budget at first: the 4.5 bytes of a token of prose, and a fifth more for what is left out."""
+_MORE = 1.1
 
 
-def build_corpus(source: Source, folder: Path, *, force: bool = False) -> Manifest:
-    """Write the documents of ``source`` to ``folder``, unless they are there already.
+def build_corpus(
+    corpus: Corpus,
+    folder: Path,
+    *,
+    executor: Executor | None = None,
+    counter: TokenCounter | None = None,
+    force: bool = False,
+    wait: bool = True,
+) -> Manifest:
+    """Make the corpus in ``folder``, as far as it is missing.
 
-    Documents whose text was there before are dropped and counted. Memory is that of the largest document, and some 100
-    bytes a document for the hashes that find duplicates.
+    Memory is that of a block and some 50 bytes a document, whatever the size of the corpus.
 
     Args:
-        force: build again whatever an earlier corpus in ``folder`` was made from.
+        executor: where the work is done; None is this process alone. It changes no byte of the result.
+        counter: of tokens, for budgets; None estimates.
+        force: make it again whatever an earlier corpus in ``folder`` was made from.
+        wait: for another process that makes the same corpus; else that is an error.
 
     Raises:
-        DataError: ``folder`` holds a corpus of other settings, a damaged one, or something else; the source has no
-            document, has one that breaks the rules of `lumi.corpus.text`, or changed meanwhile.
+        DataError: ``folder`` holds a corpus of other settings, a damaged one, or something else; a source has rows that break
+            its rules; no document is left; a source changed meanwhile.
+        LockedError: another process makes it, and ``wait`` is false.
         ResourceError: the disk is full.
+        Interrupted: a signal came; the same call goes on.
     """
-    with folder_lock(folder, wait=True):
-        settings = _settings(source)
-        if (done := _finished(folder, settings, force)) is not None:
-            log.info("corpus %s is up to date: %s documents in %s", source.name, f"{done.info['documents']:,}", folder)
-            return done
+    executor, counter = executor or Local(workers=1), counter or TokenCounter()
+    with folder_lock(folder, wait=wait), stop_on_signals():
+        settings = _plain(corpus.settings(counter))
+        fix = "force=true builds it again, corpus.name=… makes another beside it"
+        found = finished(folder, kind="corpus", key="corpus", settings=settings, parents={}, force=force, fix=fix)
+        if found is not None:
+            log.info("corpus %s is up to date: %s documents in %s", corpus.name, f"{found.info['documents']:,}", folder)
+            return found
         start = time.monotonic()
-        with atomic_folder(folder) as work:
-            tally, content_sha256 = _write(source, work)
-            if _settings(source) != settings:
-                raise DataError(f"source={source.name}", "changed while it was read", "run the same command again")
-            about = {"name": source.name, "licence": source.licence, "notes": source.notes}
-            info = {**about, **tally.info(), "content_sha256": content_sha256}
-            (work / "DATA_CARD.md").write_text(data_card(info, settings, tally.excerpt), encoding="utf-8")
-            manifest = write_manifest(
-                work,
-                kind="corpus",
-                name=source.name,
-                fingerprint=fingerprint(settings),
-                settings=settings,
-                info=info,
+        work = folder.parent / f".{folder.name}.work"
+        begin_work(work, fingerprint(settings), force=force)
+        with disk_errors(work):
+            build = _Build(corpus, work.absolute(), executor, counter)
+            build.run()
+        if _plain(corpus.settings(counter)) != settings:
+            shutil.rmtree(work)
+            raise DataError(
+                f"corpus={corpus.name}", "its sources changed while they were read", "run the same command again"
             )
-    _report(source, folder, tally, time.monotonic() - start)
+        with atomic_folder(folder) as target:
+            manifest = finish(corpus, build.blocks, build.folders, target, settings, content_fingerprint(settings, {}))
+        shutil.rmtree(work, ignore_errors=True)
+    _report(manifest, folder, time.monotonic() - start)
     return manifest
 
 
-def read_corpus(folder: Path) -> Iterator[Document]:
-    """The documents of a corpus in their order; every file is checked against its hash before the first is given.
+def read_corpus(folder: Path, source: str | None = None) -> Iterator[Document]:
+    """The documents of a corpus, or of one source in it, in their order; every file is checked before the first is given.
 
     Raises:
-        DataError: ``folder`` is not a finished corpus, or was changed or damaged.
+        DataError: ``folder`` is not a finished corpus, was changed or damaged, or has no such source.
     """
-    manifest = verify(folder, kind="corpus")
-    for name in sorted(manifest.files):
-        if name.startswith("docs-"):
-            with (folder / name).open("rb") as file:
-                for line in file:
-                    yield Document(**json.loads(line))
+    for path in corpus_shards(folder, verify(folder, kind="corpus"), source):
+        yield from read_documents(path)
 
 
-def _settings(source: Source) -> dict[str, Any]:
-    """All that decides the bytes of the folder, the data card included."""
-    about = {"name": source.name, "licence": source.licence, "notes": source.notes}
-    settings = {**source.settings(), **about, "corpus_format": FORMAT_VERSION}
+def corpus_shards(folder: Path, manifest: Manifest, source: str | None = None) -> list[Path]:
+    """The shards of a corpus, or of one source in it, in their order.
+
+    Raises:
+        DataError: there is no such source.
+    """
+    known = manifest.info["sources"]
+    if source is not None and source not in known:
+        raise DataError(f"{folder}", f"has no source {source}, it has {', '.join(known)}")
+    names = [source] if source is not None else list(known)
+    return [folder / shard for name in names for shard in known[name]["shards"]]
+
+
+class _Build:
+    """The stages, each with its folder; a stage whose results are there does nothing."""
+
+    def __init__(self, corpus: Corpus, work: Path, executor: Executor, counter: TokenCounter) -> None:
+        self.corpus, self.work, self.executor, self.counter = corpus, work, executor, counter
+        self.suffix = COMPRESSIONS[corpus.compression]
+        self.folders = {name: work / name for name in ("read", "process", "match", "write")}
+        self.budgets = corpus.budgets()
+        self.limits = {
+            name: None if budget is None else round(budget * _RAW_BYTES_PER_TOKEN)
+            for name, budget in self.budgets.items()
+        }
+        self.blocks: list[BlockId] = []
+
+    def run(self) -> None:
+        """Until every source has reached its budget or its end."""
+        for step in self.corpus.active_steps:
+            step.prepare(self.work)
+        while True:
+            self._read()
+            self._process()
+            sizes = [read_json(block.path(self.folders["process"], ".json"))["documents"] for block in self.blocks]
+            of_these = fingerprint([*self.blocks, *sizes])[:12]  # further rounds have further blocks
+            self.folders |= {name: self.work / f"{name}-{of_these}" for name in ("match", "write")}
+            duplicates = self._match(sizes)
+            if not self._decide(sizes, duplicates):
+                break
+        self._write()
+
+    def _read(self) -> None:
+        sources = self.corpus.present
+        step = ReadSources(self.folders["read"], sources, round(self.corpus.block_megabytes * 1e6), self.limits)
+        self._run("reading", [step], [self._is_read(source.name) for source in sources], "read")
+        self.blocks = [
+            BlockId(source.name, number)
+            for source in sources
+            for number in range(len(list(complete_blocks(self.folders["read"], source.name))))
+        ]
+
+    def _is_read(self, source: str) -> bool:
+        done, limit = list(complete_blocks(self.folders["read"], source)), self.limits[source]
+        enough = limit is not None and sum(record["bytes"] for record in done) >= limit
+        return bool(done) and (done[-1]["last"] or enough)
+
+    def _process(self) -> None:
+        folder, corpus = self.folders["process"], self.corpus
+        languages = {source.name: source.language for source in corpus.present}
+        pipeline = [
+            OpenBlocks(self.folders["read"], self.blocks, RAW, languages),
+            *corpus.active_steps,
+            WriteProcessed(
+                folder,
+                self.blocks,
+                corpus.compression,
+                corpus.duplicates.signature(),
+                self.counter,
+                corpus.examples,
+            ),
+        ]
+        ends = [".json", ".facts.npy", ".ids.json", ".dropped.jsonl", self.suffix]
+        ends += [".minima.npy", ".bands.npy"] if corpus.duplicates.near else []
+        self._run("processing", pipeline, self._are_there(folder, ends), "process")
+
+    def _match(self, sizes: Sequence[int]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """`EXACT` and `NEAR` → documents that are left out, sorted, and the one that is kept for each."""
+        step = MatchDocuments(
+            self.folders["match"], self.folders["process"], self.blocks, sizes, self.corpus.duplicates
+        )
+        results = [step.result(rank) for rank in range(step.n_tasks)]
+        self._run("finding duplicates", [step], [path.is_file() for path in results], "match")
+        exact, *near = map(read_array, results)
+        # Near ones reach over exact ones: of three texts, the first two alike and the last two equal, one is kept.
+        every = np.concatenate([exact, *near]) if near else np.empty((0, 2), dtype=np.int64)
+        exact = exact[np.argsort(exact[:, 1])]
+        return {EXACT: (exact[:, 1], exact[:, 0]), NEAR: groups(every)}
+
+    def _decide(self, sizes: Sequence[int], duplicates: dict[int, tuple[np.ndarray, np.ndarray]]) -> bool:
+        """Write down what becomes of every document; whether some source has to be read further."""
+        folder, starts = self.folders["write"], np.concatenate(([0], np.cumsum(sizes)))
+        left_out = {code: pair[0] for code, pair in duplicates.items()}
+        for number, (block, verdicts) in enumerate(
+            verdicts_of(self.blocks, self.folders["process"], sizes, left_out, self.budgets)
+        ):
+            write_array(block.path(folder, ".verdicts.npy"), verdicts)
+            firsts: list[list[Any]] = []
+            for documents, kept in duplicates.values():
+                begin, end = np.searchsorted(documents, starts[number : number + 2])
+                for index in range(begin, min(end, begin + self.corpus.examples)):
+                    other = int(np.searchsorted(starts, kept[index], side="right")) - 1
+                    place = [*self.blocks[other], int(kept[index] - starts[other])]
+                    firsts.append([int(documents[index] - starts[number]), *place])
+            write_json(block.path(folder, ".firsts.json"), firsts)
+        return self._extend()
+
+    def _extend(self) -> bool:
+        """Raise the limits of sources that fell short of their budget and have more to give."""
+        extended = False
+        for source, budget in self.budgets.items():
+            if budget is None:
+                continue
+            done = list(complete_blocks(self.folders["read"], source))
+            kept = sum(self._kept_tokens(block) for block in self.blocks if block.source == source)
+            if kept >= budget or done[-1]["last"]:
+                continue
+            n_bytes = sum(record["bytes"] for record in done)
+            factor = min(4.0, _MORE * budget / max(kept, 1))
+            self.limits[source] = max(round(n_bytes * factor), n_bytes + 1)
+            log.info(
+                "corpus %s: %s gave %s of %s tokens so far; reading on",
+                self.corpus.name,
+                source,
+                f"{kept:,}",
+                f"{budget:,}",
+            )
+            extended = True
+        return extended
+
+    def _kept_tokens(self, block: BlockId) -> int:
+        verdicts = read_array(block.path(self.folders["write"], ".verdicts.npy"))
+        tokens = read_array(block.path(self.folders["process"], ".facts.npy"))["tokens"]
+        return int(tokens[verdicts == KEPT].sum(dtype=np.int64))
+
+    def _write(self) -> None:
+        folder, corpus = self.folders["write"], self.corpus
+        step = WriteShards(folder, self.folders["process"], self.blocks, corpus.compression, corpus.examples)
+        ends = [".json", ".lengths.npy", ".duplicates.jsonl", self.suffix]
+        self._run("writing", [step], self._are_there(folder, ends), "write")
+
+    def _are_there(self, folder: Path, ends: Sequence[str]) -> list[bool]:
+        return [all(block.path(folder, end).is_file() for end in ends) for block in self.blocks]
+
+    def _run(self, title: str, pipeline: Sequence[PipelineStep], is_done: Sequence[bool], folder: str) -> None:
+        if all(is_done):
+            return
+        mark_done(self.folders[folder], is_done)
+        self.executor.run(f"{self.corpus.name}: {title}", pipeline, len(is_done), self.folders[folder])
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(settings))  # as the manifest will give it back: lists for tuples, strings for keys
 
 
-def _finished(folder: Path, settings: dict[str, Any], force: bool) -> Manifest | None:
-    """The manifest of what is in ``folder`` already, or None when there is something to do."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return None
-    if not (folder / MANIFEST).is_file():
-        rule = f"exists and is no artefact of Lumi (it has no {MANIFEST}), so it is left alone"
-        raise DataError(f"{folder}", rule, "use another source.name, or remove it")
-    if force:
-        return None
-    found = read_manifest(folder, kind="corpus")
-    if found.fingerprint == fingerprint(settings):
-        return verify(folder, kind="corpus")
-    changes = list(setting_changes("source", found.settings, settings))
-    more = f" and {len(changes) - _MOST_DIFFERENCES} more" if len(changes) > _MOST_DIFFERENCES else ""
-    raise DataError(
-        f"{folder} was made with other settings",
-        f"{', '.join(changes[:_MOST_DIFFERENCES])}{more}",
-        "force=true builds it again, source.name=… makes another beside it",
-    )
+def _report(manifest: Manifest, folder: Path, seconds: float) -> None:
+    info = manifest.info
+    size = f"{info['documents']:,} documents, {info['bytes'] / 1e6:,.2f} MB"
+    log.info("corpus %s: %s in %.1f s: %s", manifest.name, size, seconds, folder)
+    left_out = {**info["rejected"], **info["dropped"]}
+    if left_out:
+        reasons = ", ".join(
+            f"{count:,} {reason}" for reason, count in sorted(left_out.items(), key=lambda item: -item[1])
+        )
+        log.info("corpus %s: left out: %s; see %s", manifest.name, reasons, folder / "DATA_CARD.md")
+    for name, facts in info["sources"].items():
+        if facts["budget"] is not None and facts["tokens"] < facts["budget"]:
+            log.warning(
+                "corpus %s: %s has only %s of the %s tokens wanted",
+                manifest.name,
+                name,
+                f"{facts['tokens']:,}",
+                f"{facts['budget']:,}",
+            )
 
 
-def _write(source: Source, work: Path) -> tuple[Tally, str]:
-    """Write shards and rejected rows; returns the counts and the SHA-256 of all shards in their order."""
-    tally, seen = Tally(), set[bytes]()
-    with contextlib.ExitStack() as stack:
-        shards = stack.enter_context(contextlib.closing(_Shards(work)))
-        rejected_file: BinaryIO | None = None
-        bar = stack.enter_context(tqdm(desc=source.name, unit=" docs", unit_scale=True, delay=2, disable=None))
-        for item in source.documents():
-            if isinstance(item, Rejected):
-                rejected_file = rejected_file or stack.enter_context((work / "rejected.jsonl").open("wb"))
-                row = {"where": item.where, "reason": item.reason, "detail": item.detail[:500]}
-                rejected_file.write(_json_line(row))
-                tally.rejected[item.reason] += 1
-                continue
-            data = _checked(source, item)
-            digest = hashlib.blake2b(data, digest_size=16).digest()
-            if digest in seen:
-                tally.n_duplicates += 1
-                continue
-            seen.add(digest)
-            shards.write(_document_line(item))
-            tally.add(item, len(data))
-            if bar.update():
-                bar.set_postfix_str(f"{tally.n_bytes / 1e6:,.0f} MB", refresh=False)
-    if not tally.n_documents:
-        why = ", ".join(f"{count:,} {reason}" for reason, count in tally.rejected.most_common()) or "no row at all"
-        raise DataError(f"source={source.name} gave no document ({why})", "a corpus needs at least one")
-    return tally, shards.sha256.hexdigest()
-
-
-def _checked(source: Source, document: Document) -> bytes:
-    if fault := text_fault(document.text):
-        raise DataError(f"source={source.name}: document {document.id}", fault.rule, "its source has to reject it")
-    return document.text.encode("utf-8")
-
-
-def _document_line(document: Document) -> bytes:
-    fields: dict[str, Any] = {"text": document.text, "id": document.id}
-    if document.bits is not None:
-        fields["bits"] = document.bits
-    if document.meta:
-        fields["meta"] = dict(sorted(document.meta.items()))
-    return _json_line(fields)
-
-
-def _json_line(fields: dict[str, Any]) -> bytes:
-    return _ENCODER.encode(fields).encode("utf-8") + b"\n"
-
-
-class _Shards:
-    """Lines spread over docs-00000.jsonl, docs-00001.jsonl, …, each of at most `SHARD_BYTES` unless one line is larger."""
-
-    def __init__(self, folder: Path) -> None:
-        self.sha256 = hashlib.sha256()
-        self._folder = folder
-        self._file: BinaryIO | None = None
-        self._n_shards = self._shard_bytes = 0
-
-    def write(self, line: bytes) -> None:
-        """Append one line, to a new shard if it does not fit the open one."""
-        if self._file is None or self._shard_bytes + len(line) > SHARD_BYTES:
-            self.close()
-            self._file = (self._folder / f"docs-{self._n_shards:05d}.jsonl").open("wb")
-            self._n_shards, self._shard_bytes = self._n_shards + 1, 0
-        self._file.write(line)
-        self._shard_bytes += len(line)
-        self.sha256.update(line)
-
-    def close(self) -> None:
-        """Close the open shard."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-
-def _report(source: Source, folder: Path, tally: Tally, seconds: float) -> None:
-    size = f"{tally.n_documents:,} documents, {tally.n_bytes / 1e6:,.2f} MB"
-    log.info("corpus %s: %s in %.1f s: %s", source.name, size, seconds, folder)
-    if tally.n_duplicates:
-        log.info("corpus %s: %s exact duplicates left out", source.name, f"{tally.n_duplicates:,}")
-    if tally.rejected:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in tally.rejected.most_common())
-        log.warning("corpus %s: rows left out: %s; named in %s", source.name, reasons, folder / "rejected.jsonl")
+__all__ = ["build_corpus", "corpus_shards", "read_corpus"]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lumi.corpus.document import Document, Rejected
+from lumi.corpus.document import Document, Rejected, SourceSettings, broken_rules, is_count
 from lumi.corpus.paths import find_files
 from lumi.corpus.readers import ReadOptions, file_format, known_formats, read_rows
 from lumi.corpus.streams import read_errors
@@ -26,7 +26,7 @@ _MIN_ROWS_FOR_RATIO = 100
 
 
 @dataclasses.dataclass(kw_only=True)
-class Files:
+class Files(SourceSettings):
     r"""The documents of local files.
 
     Formats by suffix: ``.txt .md`` (plain text), ``.jsonl .ndjson`` (one object a line), ``.json`` (a list of objects or of
@@ -50,9 +50,7 @@ class Files:
         max_rejected_ratio: with ``skip``, the share of faulty rows above which the build stops (from 100 rows on).
         min_chars: shorter texts are rejected.
         max_doc_bytes: largest line, JSON row or text in UTF-8 bytes; it bounds the memory (5 to 12 times as much).
-        weight: share in a mixture, relative to the other sources.
-        licence: of the text, for the data card.
-        notes: anything else for the data card.
+        weight, tokens, max_chars, language, category, licence, notes: as in `Source`.
 
     Raises:
         ConfigError: a setting has the wrong type or value; all of them in one error.
@@ -68,12 +66,9 @@ class Files:
     max_rejected_ratio: float = 0.01
     min_chars: int = 1
     max_doc_bytes: int = 16_000_000
-    weight: float = 1.0
-    licence: str = "unknown"
-    notes: str = ""
 
     def __post_init__(self) -> None:
-        if violations := self._violations():
+        if violations := [*self.violations(), *self._violations()]:
             raise join_violations(violations)
 
     def settings(self) -> dict[str, Any]:
@@ -148,10 +143,7 @@ class Files:
         rules = {
             "path": (_is_words(self.path), words),
             "text_key": (_is_words(self.text_key), words),
-            "name": (isinstance(self.name, str) and self.name, text),
             "separator": (isinstance(self.separator, str), text),
-            "licence": (isinstance(self.licence, str), text),
-            "notes": (isinstance(self.notes, str), text),
             "document": (self.document in ("file", "paragraph", "line"), "must be file, paragraph or line"),
             "on_error": (self.on_error in ("fail", "skip"), "must be fail or skip"),
             "encoding": (
@@ -159,15 +151,10 @@ class Files:
                 "must be a text encoding of Python: utf-8, latin-1, cp1252, utf-16, …",
             ),
             "max_rejected_ratio": (_is_number(self.max_rejected_ratio, most=1.0), "must be a number from 0 to 1"),
-            "weight": (_is_number(self.weight), "must be a number of at least 0"),
-            "min_chars": (_is_count(self.min_chars), "must be a whole number of at least 1"),
-            "max_doc_bytes": (_is_count(self.max_doc_bytes), "must be a whole number of at least 1"),
+            "min_chars": (is_count(self.min_chars), "must be a whole number of at least 1"),
+            "max_doc_bytes": (is_count(self.max_doc_bytes), "must be a whole number of at least 1"),
         }
-        return [
-            ConfigError(f"source.{key}={getattr(self, key)!r}", rule)
-            for key, (holds, rule) in rules.items()
-            if not holds
-        ]
+        return broken_rules("source", self, rules)
 
 
 def _is_words(value: object) -> bool:
@@ -177,10 +164,6 @@ def _is_words(value: object) -> bool:
 
 def _is_number(value: object, most: float = math.inf) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _is_encoding(name: object) -> bool:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lumi.corpus.document import Document, Rejected
+from lumi.corpus.document import Document, Rejected, SourceSettings
 from lumi.corpus.streams import read_errors
 from lumi.errors import ConfigError, DataError, join_violations
 from lumi.manifest import sha256_file
@@ -39,7 +39,7 @@ _BLANK_LINES = re.compile(r"\n\s*\n(?:[ \t]*\n)+")
 
 
 @dataclasses.dataclass(kw_only=True)
-class PyDocs:
+class PyDocs(SourceSettings):
     """Docstrings of the standard library and of ``packages``, and the topics of the language reference.
 
     A document is a topic, or successive docstrings of a module under their qualified names. A docstring that is there twice
@@ -49,9 +49,7 @@ class PyDocs:
         packages: import names of installed packages to read too; one that is not installed is skipped with a warning.
         name: of the corpus, and of its loss in the logs.
         min_chars: shorter documents are left out.
-        weight: share in a mixture, relative to the other sources.
-        licence: of the text, for the data card.
-        notes: anything else for the data card.
+        weight, tokens, max_chars, language, category, licence, notes: as in `Source`.
 
     Raises:
         ConfigError: a setting has the wrong type or value.
@@ -60,12 +58,12 @@ class PyDocs:
     packages: list[str] = dataclasses.field(default_factory=list)
     name: str = "pydocs"
     min_chars: int = 200
-    weight: float = 1.0
+    category: str = "documentation"
     licence: str = "PSF-2.0 (Python), each package's own licence for its text"
     notes: str = "Differs between versions of Python and of the packages: compare results on one installation only."
 
     def __post_init__(self) -> None:
-        violations = []
+        violations = self.violations()
         names = self.packages if isinstance(self.packages, list) else [None]
         if not all(isinstance(name, str) and name.isidentifier() for name in names):
             rule = "must be a list of import names such as [torch, numpy]"

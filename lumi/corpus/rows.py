@@ -8,8 +8,9 @@ from typing import Any
 from lumi.corpus.json_list import JsonList
 from lumi.corpus.paths import find_files
 from lumi.corpus.readers import file_format
-from lumi.corpus.streams import Oversized, open_stream, read_lines
+from lumi.corpus.streams import Oversized, open_stream, read_errors, read_lines
 from lumi.errors import DataError
+from lumi.manifest import sha256_file
 
 _MOST_BYTES = 16_000_000
 _KNOWN = ".jsonl .ndjson .json (also .gz .zst .xz), .parquet"
@@ -25,6 +26,23 @@ def read_json_rows(path: str | list[str]) -> Iterator[tuple[str, dict[str, Any] 
     for name, file in find_files(patterns, lambda found: _format(found) is not None, _KNOWN).items():
         for line, row in _rows(file):
             yield f"{name}:{line}", row if isinstance(row, dict) else f"is not a JSON object ({str(row)[:60]})"
+
+
+def rows_settings(
+    path: str | list[str] | None, dataset: str | None, subset: str | None, split: str, revision: str | None
+) -> dict[str, Any]:
+    """What names the rows of local files, by hash, or of a data set on the hub.
+
+    Raises:
+        DataError: a file is missing or cannot be read.
+    """
+    if path is None:
+        return {"dataset": dataset, "subset": subset, "split": split, "revision": revision}
+    hashes = {}
+    for name, file in find_files([path] if isinstance(path, str) else path, lambda _: True, "any").items():
+        with read_errors(file):
+            hashes[name] = sha256_file(file)
+    return {"files": hashes}
 
 
 def field(row: Any, path: str) -> Any:

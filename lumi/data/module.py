@@ -1,12 +1,12 @@
-"""`PackedData`: one or many packed sources as a LightningDataModule (``data=packed``, ``data=demo_mix``)."""
+"""`PackedData`: the packed sources of a corpus as a LightningDataModule (``data=packed``)."""
 
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lumi.corpus import Source
-from lumi.data.mixed import MixedWindows, RunLength, present_sources
+from lumi.corpus import Corpus, Executor, Source
+from lumi.data.mixed import MixedWindows, RunLength
 from lumi.data.pack import PackConfig
 from lumi.data.packed import PackedStream, check_enough
 from lumi.data.prepare import Locations, lacking, prepare
@@ -19,8 +19,9 @@ class PackedData(MixedWindows):
     """Windows of packed text from a weighted mixture of sources.
 
     Args:
-        name: of this choice of data; also names the tokenizer that is trained on it.
-        sources: where text comes from; each brings its name and weight, null is left out. What is not prepared yet is.
+        corpus: where text comes from, and what is done to it; each source brings its name and weight. What is not prepared
+            yet is.
+        executor: where that is done.
         tokenizer: settings of the tokenizer, or of one that exists.
         pack: settings of the packing.
         root: folder of prepared data.
@@ -39,8 +40,8 @@ class PackedData(MixedWindows):
     def __init__(
         self,
         *,
-        name: str,
-        sources: Mapping[str, Source | None],
+        corpus: Corpus,
+        executor: Executor,
         tokenizer: TokenizerConfig | ExistingTokenizer,
         pack: PackConfig,
         root: Path,
@@ -53,10 +54,11 @@ class PackedData(MixedWindows):
         phases: Sequence[Mapping[str, Any]] | None = None,
         full_check: bool = True,
     ) -> None:
-        self.sources: dict[str, Source] = present_sources(sources)
+        self.corpus, self.executor = corpus, executor
+        self.sources: dict[str, Source] = {source.name: source for source in corpus.present}
         super().__init__(
-            name=name,
-            weights={source.name: source.weight for source in self.sources.values()},
+            name=corpus.name,
+            weights={source.name: source.weight for source in corpus.present},
             seq_len=seq_len,
             batch_size=batch_size,
             seed=seed,
@@ -66,7 +68,7 @@ class PackedData(MixedWindows):
             phases=phases,
         )
         self.full_check, self.pack_config = full_check, pack
-        self.places = Locations(root=root, tokenizer=tokenizer)
+        self.places = Locations(root=root, tokenizer=tokenizer, corpus_name=corpus.name)
 
     @property
     def tokenizer_folder(self) -> Path | None:
@@ -77,10 +79,10 @@ class PackedData(MixedWindows):
         """Prepare what is not there yet; Lightning calls this on one process only."""
         if self.train_streams:
             return  # the run asked before Lightning does
-        missing = lacking(self.sources, self.places)
+        missing = lacking(self.corpus, self.places)
         if missing:
             log.info("not prepared yet: %s; preparing it now", ", ".join(map(str, missing)))
-        prepare(self.sources, self.places, self.pack_config)
+        prepare(self.corpus, self.places, self.pack_config, executor=self.executor)
 
     def setup(self, stage: str = "fit") -> None:
         """Open and verify the packed data."""

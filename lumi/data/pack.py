@@ -7,31 +7,28 @@ both sides, and adding documents moves none of the others.
 
 import contextlib
 import dataclasses
-import hashlib
 import logging
-import os
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-from tqdm import tqdm
-
-from lumi.corpus import Document, read_corpus
+from lumi.corpus import Executor, Local, corpus_shards
+from lumi.corpus.blocks import begin_work, read_array, read_json
+from lumi.corpus.executor import mark_done, stop_on_signals
+from lumi.corpus.pack import PackShards, split_fraction, token_dtype
 from lumi.data.packed import Split
 from lumi.data.shards import SplitWriter, check_packed
 from lumi.errors import ConfigError, DataError, join_violations
 from lumi.lock import folder_lock
-from lumi.manifest import Manifest, atomic_folder, read_manifest, write_manifest
+from lumi.manifest import Manifest, atomic_folder, disk_errors, read_manifest, verify, write_manifest
 from lumi.reuse import content_fingerprint, finished
-from lumi.tokenizer import Tokenizer, utf8
+from lumi.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
-_BATCH_CHARS = 4_000_000
-"""Text that is tokenised at once: enough for all threads, and what bounds the memory."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +38,7 @@ class PackConfig:
     Attributes:
         val_ratio: share of the documents held out for validation; 0 holds out none.
         seed: decides which ones.
-        num_threads: of the tokenizer; null takes all cores. Does not change a byte of the result.
+        num_threads: of the tokenizer in each worker; null shares the cores among them. Does not change a byte of the result.
         shard_tokens: longest shard, in tokens.
     """
 
@@ -82,85 +79,132 @@ class PackConfig:
         }
 
 
-def pack(corpus: Path, tokenizer: Path, folder: Path, config: PackConfig, *, force: bool = False) -> Manifest:
+def pack(
+    corpus: Path,
+    tokenizer: Path,
+    folder: Path,
+    config: PackConfig,
+    *,
+    source: str | None = None,
+    executor: Executor | None = None,
+    force: bool = False,
+    wait: bool = True,
+) -> Manifest:
     """Write the token shards of a corpus to ``folder``, unless they are there already.
 
-    Memory is that of a batch of documents or of the largest document, whatever the corpus's size.
+    Memory is that of a shard of the corpus for each worker. A run that was stopped goes on with the shards that are missing.
 
     Args:
         corpus: folder of the corpus.
         tokenizer: folder of the tokenizer.
         folder: of the result.
         config: settings.
+        source: of which the documents are packed; None takes all.
+        executor: where the work is done; None is this process alone. It changes no byte of the result.
         force: pack again even if the folder holds packed data.
+        wait: for another process that writes the same folder; else that is an error.
 
     Raises:
         DataError: the corpus or the tokenizer is missing or damaged, a split would be empty, or the folder holds data that
             was packed otherwise.
+        LockedError: another process writes the folder, and ``wait`` is false.
         ResourceError: the disk is full.
+        Interrupted: a signal came; the same call goes on.
     """
-    with folder_lock(folder, wait=True):
+    with folder_lock(folder, wait=wait), stop_on_signals():
         facts = read_manifest(corpus, kind="corpus")
         codec = Tokenizer.load(tokenizer)
-        settings, parents = config.settings(), {"corpus": facts.info["content_sha256"], "tokenizer": codec.sha256}
+        shards = corpus_shards(corpus, facts, source)
+        content = facts.info["content_sha256"] if source is None else facts.info["sources"][source]["content_sha256"]
+        settings, parents = config.settings(), {"corpus": content, "tokenizer": codec.sha256}
         fix = "force=true packs it again"
         done = finished(folder, kind="packed", key="pack", settings=settings, parents=parents, force=force, fix=fix)
+        name = source or facts.name
         if done is not None:
-            log.info("packed %s is up to date: %s", facts.name, folder)
+            log.info("packed %s is up to date: %s", name, folder)
             return done
         start = time.monotonic()
-        with atomic_folder(folder) as work:
-            writers = _write(corpus, codec, work, config, facts)
+        fingerprint = content_fingerprint(settings, parents)
+        with disk_errors(folder):
+            step = _tokenise(
+                folder, shards, tokenizer, codec.sha256, config, executor or Local(workers=1), fingerprint, force
+            )
+        with atomic_folder(folder) as target:
+            writers, fractions = _join(step, target, codec, config)
+            try:
+                _check_splits(writers, config, fractions, corpus)
+            except DataError:
+                shutil.rmtree(step.folder)  # of no use to whoever changes the settings
+                raise
             manifest = write_manifest(
-                work,
+                target,
                 kind="packed",
-                name=facts.name,
-                fingerprint=content_fingerprint(settings, parents),
+                name=name,
+                fingerprint=fingerprint,
                 parents=parents,
                 settings=settings,
                 info=_info(codec, writers),
             )
             for split, writer in writers.items():
-                check_packed(work, split, codec, writer.samples)
+                check_packed(target, split, codec, writer.samples)
+        shutil.rmtree(step.folder, ignore_errors=True)
     _report(folder, manifest, time.monotonic() - start)
     return manifest
 
 
-def split_fraction(text: bytes, seed: int) -> float:
-    """A number in [0, 1) that is a pure function of the text and the seed; below ``val_ratio`` means validation."""
-    digest = hashlib.blake2b(text, digest_size=8, key=str(seed).encode()).digest()
-    return int.from_bytes(digest) / 2**64
+def _tokenise(
+    folder: Path,
+    shards: Sequence[Path],
+    tokenizer: Path,
+    sha256: str,
+    config: PackConfig,
+    executor: Executor,
+    fingerprint: str,
+    force: bool,
+) -> PackShards:
+    """The tokens of every shard, in a folder beside the target that outlives a kill."""
+    work = folder.parent / f".{folder.name}.work"
+    begin_work(work, fingerprint, force=force)
+    step = PackShards(
+        work.absolute(),
+        [shard.absolute() for shard in shards],
+        tokenizer.absolute(),
+        sha256,
+        val_ratio=config.val_ratio,
+        seed=config.seed,
+        num_threads=config.num_threads or executor.threads(len(shards)),
+    )
+    ends = ("json", *(f"{split}.{kind}.npy" for split in get_args(Split) for kind in ("tokens", "lengths")))
+    is_done = [all(step.result(rank, end).is_file() for end in ends) for rank in range(len(shards))]
+    mark_done(step.folder, is_done)
+    if not all(is_done):
+        verify(shards[0].parent, kind="corpus")
+        executor.run(f"packing {folder.name}", [step], len(shards), step.folder)
+    return step
 
 
-def _write(
-    corpus: Path, tokenizer: Tokenizer, work: Path, config: PackConfig, facts: Manifest
-) -> dict[Split, SplitWriter]:
-    """Tokenise all documents into the shards of both splits."""
-    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
-    n_threads = config.num_threads or os.cpu_count() or 1
-    fractions: list[float] = [1.0, 0.0]  # lowest and highest
-    start, n_tokens = time.monotonic(), 0
+def _join(
+    step: PackShards, target: Path, tokenizer: Tokenizer, config: PackConfig
+) -> tuple[dict[Split, SplitWriter], list[float]]:
+    """All parts in their order as two streams; also the lowest and highest `split_fraction` of a document."""
+    fractions = [1.0, 0.0]
     with contextlib.ExitStack() as stack:
         writers: dict[Split, SplitWriter] = {
-            split: stack.enter_context(contextlib.closing(SplitWriter(work, split, dtype, config.shard_tokens)))
+            split: stack.enter_context(
+                contextlib.closing(SplitWriter(target, split, token_dtype(tokenizer), config.shard_tokens))
+            )
             for split in get_args(Split)
         }
-        bar = stack.enter_context(
-            tqdm(total=facts.info["documents"], desc=f"packing {facts.name}", unit=" docs", delay=2, disable=None)
-        )
-        for documents in _batches(read_corpus(corpus)):
-            arrays = tokenizer.encode_batch([document.text for document in documents], n_threads)
-            for document, ids in zip(documents, arrays, strict=True):
-                data = utf8(document.text)
-                fraction = split_fraction(data, config.seed)
-                fractions = [min(fractions[0], fraction), max(fractions[1], fraction)]
-                writer = writers["val" if fraction < config.val_ratio else "train"]
-                writer.add(tokenizer.bos_id, ids, tokenizer.eos_id, document, len(data))
-                n_tokens += len(ids) + 2
-            if bar.update(len(documents)):
-                bar.set_postfix_str(f"{n_tokens / (time.monotonic() - start):,.0f} tokens/s", refresh=False)
-    _check_splits(writers, config, fractions, corpus)
-    return writers
+        for rank in range(len(step.shards)):
+            record = read_json(step.result(rank, "json"))
+            lowest, highest = record["fractions"]
+            fractions = [min(fractions[0], lowest), max(fractions[1], highest)]
+            for split, writer in writers.items():
+                tokens, lengths = (
+                    read_array(step.result(rank, f"{split}.{kind}.npy")) for kind in ("tokens", "lengths")
+                )
+                writer.extend(tokens, lengths, record[split])
+    return writers, fractions
 
 
 def _info(tokenizer: Tokenizer, writers: dict[Split, SplitWriter]) -> dict[str, Any]:
@@ -171,19 +215,6 @@ def _info(tokenizer: Tokenizer, writers: dict[Split, SplitWriter]) -> dict[str, 
         "eos_id": tokenizer.eos_id,
         "splits": {split: writer.facts() for split, writer in writers.items()},
     }
-
-
-def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    n_chars = 0
-    for document in documents:
-        batch.append(document)
-        n_chars += len(document.text)
-        if n_chars >= _BATCH_CHARS:
-            yield batch
-            batch, n_chars = [], 0
-    if batch:
-        yield batch
 
 
 def _check_splits(writers: dict[Split, SplitWriter], config: PackConfig, fractions: list[float], corpus: Path) -> None:
@@ -222,3 +253,6 @@ def _report(folder: Path, manifest: Manifest, seconds: float) -> None:
     )
     rate = sum(facts["tokens"] for facts in splits.values()) / seconds
     log.info("packed %s: %s, %.0f tokens/s: %s", manifest.name, sizes, rate, folder)
+
+
+__all__ = ["PackConfig", "pack", "split_fraction"]

@@ -1,18 +1,17 @@
 """Writing the token shards of one split, and the test that they can be read back."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from lumi.corpus import Document
 from lumi.data.packed import PackedStream, Split
 from lumi.errors import DataError
 from lumi.tokenizer import Tokenizer
 
 _CHECK_TOKENS = 10_000_000
-_SAMPLE_CHARS = 1_000_000
 
 
 class SplitWriter:
@@ -28,7 +27,7 @@ class SplitWriter:
     def __init__(self, folder: Path, split: Split, dtype: np.dtype, shard_tokens: int) -> None:
         self.dtype = dtype
         self.n_documents = self.n_tokens = self.n_bytes = 0
-        self.bits: float | None = 0.0
+        self._bits: list[float | None] = []
         self.samples: list[tuple[int, str]] = []
         self._folder, self._split, self._shard_tokens = folder, split, shard_tokens
         self._shards: list[int] = []
@@ -37,17 +36,24 @@ class SplitWriter:
         self._write_header(1)
         self._offsets.write(np.int64(0).tobytes())
 
-    def add(self, bos_id: int, ids: np.ndarray, eos_id: int, document: Document, n_bytes: int) -> None:
-        """Append one document of ``n_bytes`` UTF-8 bytes, whose tokens are ``ids``."""
-        # The 0th, 1st, 2nd, 4th, 8th … will be read again, except long ones: keeping their text would cost memory.
-        if self.n_documents & (self.n_documents - 1) == 0 and (len(document.text) <= _SAMPLE_CHARS or not self.samples):
-            self.samples.append((self.n_documents, document.text))
-        tokens = np.concatenate(([bos_id], ids, [eos_id])).astype(self.dtype)
-        self.n_documents += 1
+    def extend(self, tokens: np.ndarray, lengths: np.ndarray, facts: Mapping[str, Any]) -> None:
+        """Append documents.
+
+        Args:
+            tokens: of all of them in a row.
+            lengths: tokens of each, (documents,).
+            facts: their number as ``documents``, their UTF-8 ``bytes``, their ``bits``, and ``samples`` of (number, text).
+        """
+        # Of all samples the 0th, 1st, 2nd, 4th, 8th … document of the first part and the first one of every other.
+        given = [(self.n_documents + number, text) for number, text in facts["samples"]]
+        self.samples += given if not self.samples else given[:1]
+        offsets = self.n_tokens + np.cumsum(lengths, dtype=np.int64)
+        self._offsets.write(offsets.tobytes())
+        self.n_documents += len(lengths)
         self.n_tokens += len(tokens)
-        self.n_bytes += n_bytes
-        self.bits = None if self.bits is None or document.bits is None else self.bits + document.bits
-        self._offsets.write(np.int64(self.n_tokens).tobytes())
+        self.n_bytes += facts["bytes"]
+        if len(lengths):
+            self._bits.append(facts["bits"])
         while len(tokens):
             if self._file is None or self._shards[-1] == self._shard_tokens:
                 self._next_shard()
@@ -67,9 +73,13 @@ class SplitWriter:
             "documents": self.n_documents,
             "tokens": self.n_tokens,
             "bytes": self.n_bytes,
-            "bits": self.bits if self.n_documents else None,
+            "bits": self._sum_of_bits(),
             "shards": self._shards,
         }
+
+    def _sum_of_bits(self) -> float | None:
+        known = [bits for bits in self._bits if bits is not None]
+        return math.fsum(known) if self._bits and len(known) == len(self._bits) else None
 
     def _next_shard(self) -> None:
         if self._file is not None:

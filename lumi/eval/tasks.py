@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from lumi.corpus.hub import open_rows
-from lumi.corpus.rows import field
+from lumi.corpus.rows import field, rows_settings
 from lumi.errors import ConfigError, DataError, did_you_mean
 
 Row = dict[str, Any]
@@ -91,6 +91,19 @@ class Task:
                     place, f"is no row of {self.reader} ({error!r}); it has {', '.join(map(str, row))}"
                 ) from None
             yield item
+
+    def texts(self) -> Iterator[str]:
+        """Every question with its right answer, for a corpus that must not contain them."""
+        for item in self.items():
+            yield item.context + item.choices[item.label]
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides `texts`: the rows by name, or by the hash of the files."""
+        return {
+            "reader": self.reader,
+            "limit": self.limit,
+            **rows_settings(self.path, self.dataset, self.subset, self.split, self.revision),
+        }
 
     def _rows(self) -> Iterator[tuple[str, Row | str]]:
         return open_rows(self.path, self.dataset, self.subset, self.split, self.revision, key=f"task.{self.name}")

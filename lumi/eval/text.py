@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lumi.corpus.hub import open_rows
+from lumi.corpus.paths import find_files
+from lumi.corpus.rows import rows_settings
 from lumi.errors import ConfigError, DataError
 
 _ROWS = (".jsonl", ".ndjson")
@@ -39,6 +41,14 @@ class TextTask:
         if self.path is None and self.dataset is None:
             raise ConfigError(f"task.{self.name}", "needs a path or a dataset")
 
+    def texts(self) -> Iterator[str]:
+        """Its lines, for a corpus that must not contain them."""
+        return filter(str.strip, self.read().splitlines())
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides `texts`: the rows by name, or by the hash of the file."""
+        return {"key": self.key, **rows_settings(self.path, self.dataset, self.subset, self.split, self.revision)}
+
     def read(self) -> str:
         """The whole text.
 
@@ -46,7 +56,8 @@ class TextTask:
             DataError: it cannot be read.
         """
         if self.path is not None and not self.path.endswith(".parquet"):
-            return read_text(Path(self.path), key=self.key)
+            files = find_files([self.path], lambda _: True, "plain text, .jsonl, also .gz and .xz")
+            return "".join(read_text(file, key=self.key) for file in files.values())
         rows = open_rows(self.path, self.dataset, self.subset, self.split, self.revision, key=f"task.{self.name}")
         return _joined(_column(place, row, self.key) for place, row in rows)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lumi.corpus import Document, Rejected, build_corpus
+from lumi.corpus import Document, Rejected, Source, build_corpus, corpus_of
 from lumi.data.pack import PackConfig, pack, split_fraction
 from lumi.data.shards import SplitWriter, check_packed
 from lumi.errors import ConfigError, DataError
@@ -20,7 +20,7 @@ RNG = random.Random(0)
 TEXTS = [" ".join(RNG.choices(["ba", "nana", "söd", "a\nb", "42.", "<s>"], k=RNG.randint(1, 30))) for _ in range(300)]
 
 
-class Texts:
+class Texts(Source):
     """A source of given texts, each with as many bits as it has characters."""
 
     name, weight, licence, notes = "texts", 1.0, "CC0-1.0", ""
@@ -52,7 +52,7 @@ def packing(tmp_path: Path, tokenizer_folder: Path) -> Callable[..., Path]:
         *, texts: list[str] = TEXTS, name: str = "p", bits: bool = False, force: bool = False, **settings: Any
     ) -> Path:
         corpus = tmp_path / f"corpus-{len(texts)}-{bits}"
-        build_corpus(Texts(texts, bits), corpus)
+        build_corpus(corpus_of(Texts(texts, bits)), corpus)
         config = PackConfig(**{"val_ratio": 0.2, "num_threads": 1, **settings})
         pack(corpus, tokenizer_folder, tmp_path / name, config, force=force)
         return tmp_path / name
@@ -184,7 +184,7 @@ def test_another_corpus_is_refused(packing):
         packing(texts=TEXTS[:200])
 
 
-@pytest.mark.parametrize("part", ["corpus-300-False/docs-00000.jsonl", "tokenizer/tokenizer.model"])
+@pytest.mark.parametrize("part", ["corpus-300-False/texts-00000.jsonl.zst", "tokenizer/tokenizer.model"])
 def test_one_flipped_bit_in_what_it_is_made_from_stops_it(packing, tokenizer_folder, tmp_path, part):
     packing(name="before")
     path = tmp_path / part if part.startswith("corpus") else tokenizer_folder.parent / part
@@ -223,7 +223,8 @@ def test_the_load_test_compares_the_text(packing, tokenizer_folder):
 
 def test_large_vocabularies_have_four_bytes_a_token(tmp_path):
     writer = SplitWriter(tmp_path, "train", np.dtype(np.uint32), 10)
-    writer.add(1, np.array([70_000], dtype=np.int32), 2, Document(text="x", id="x"), 1)
+    tokens = np.array([1, 70_000, 2], dtype=np.uint32)
+    writer.extend(tokens, np.array([3]), {"bytes": 1, "bits": None, "samples": []})
     writer.close()
     assert np.fromfile(tmp_path / "train-00000.bin", dtype=np.uint32).tolist() == [1, 70_000, 2]
 
