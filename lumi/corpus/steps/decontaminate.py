@@ -177,16 +177,16 @@ class _Index:
         self._parts = []
         for length in facts["lengths"]:
             hashes = read_array(folder / f"{length}.hashes.npy")
-            table = np.zeros(2**_BITS, dtype=bool)
-            table[hashes >> np.uint64(64 - _BITS)] = True
-            self._parts.append((length, table, hashes, read_array(folder / f"{length}.owners.npy")))
+            known = np.zeros(2**_BITS, dtype=bool)
+            known[hashes >> np.uint64(64 - _BITS)] = True
+            self._parts.append((length, known, hashes, read_array(folder / f"{length}.owners.npy")))
 
     def hits(self, text: str) -> set[int]:
         """Numbers of the tasks that share an n-gram with ``text``."""
         found: set[int] = set()
-        for length, table, hashes, owners in self._parts:
+        for length, known, hashes, owners in self._parts:
             grams = ngram_hashes(text, length)
-            perhaps = grams[table[grams >> np.uint64(64 - _BITS)]]
+            perhaps = grams[known[grams >> np.uint64(64 - _BITS)]]
             if len(perhaps):
                 places = np.minimum(np.searchsorted(hashes, perhaps), len(hashes) - 1)
                 found.update(owners[places[hashes[places] == perhaps]].tolist())

@@ -1,6 +1,7 @@
 """Cleaning mends what is broken, leaves what is fine, and does the same again to its own work."""
 
 import pickle
+import time
 
 import pytest
 from datatrove.data import Document
@@ -204,10 +205,23 @@ def test_a_document_of_which_nothing_is_left_keeps_its_text(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 100_000, " " * 100_000 + "x", "```a\n" * 20_000, "http://" + "(" * 100_000, "    x\n\n" * 20_000]
+    "text",
+    [
+        "[" * 100_000 + "http://",
+        "[a](http://" + "x" * 100_000,
+        "http://" + "(" * 100_000,
+        "http://" + ".)" * 50_000,
+        " " * 100_000 + "x",
+        "-\n" * 50_000 + "Transcriber",
+        "```a\n" * 20_000,
+        "    x\n\n" * 20_000,
+    ],
+    ids=range(8),
 )
 def test_no_text_takes_long(text):
+    start = time.perf_counter()
     clean(text, urls="remove", code="remove", gutenberg=True)
+    assert time.perf_counter() - start < 5  # what is quadratic takes minutes
 
 
 @pytest.mark.parametrize(
