@@ -73,14 +73,16 @@ def read_documents(path: Path) -> Iterator[Document]:
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that appears under its name when the block ends well, flushed to the disk."""
+    """A file to write that appears under its name when the block ends well.
+
+    It is not forced to the disk: it outlives the death of the process, and what outlives the loss of power is the finished
+    artefact. After that, a file that was cut short is found when it is read, and ``force=true`` begins anew.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     work = path.parent / f".{path.name}.tmp-{os.getpid()}-{os.urandom(4).hex()}"
     try:
         with work.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
         work.rename(path)
     finally:
         work.unlink(missing_ok=True)
@@ -153,7 +155,9 @@ def line_writer(path: Path, compression: str, level: int = 3) -> Iterator[LineWr
     with new_file(path) as file:
         match compression:
             case "zst":
-                packer: Any = zstandard.ZstdCompressor(level=level).stream_writer(file, closefd=False)
+                packer: Any = zstandard.ZstdCompressor(level=level, write_checksum=True).stream_writer(
+                    file, closefd=False
+                )
             case "gz":  # neither name nor time, so that equal lines give equal bytes
                 packer = gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=6)
             case _:

@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ from lumi.reuse import content_fingerprint, finished
 
 log = logging.getLogger(__name__)
 
-_RAW_BYTES_PER_TOKEN = 5.4
+RAW_BYTES_PER_TOKEN = 5.4
 """How much text is read for a budget at first: the 4.5 bytes of a token of prose, and a fifth more for what is left out."""
 _MORE = 1.1
 
@@ -131,7 +131,7 @@ class _Build:
         self.folders = {name: work / name for name in ("read", "process", "match", "write")}
         self.budgets = corpus.budgets()
         self.limits = {
-            name: None if budget is None else round(budget * _RAW_BYTES_PER_TOKEN)
+            name: None if budget is None else round(budget * RAW_BYTES_PER_TOKEN)
             for name, budget in self.budgets.items()
         }
         self.blocks: list[BlockId] = []
@@ -154,7 +154,7 @@ class _Build:
     def _read(self) -> None:
         sources = self.corpus.present
         step = ReadSources(self.folders["read"], sources, round(self.corpus.block_megabytes * 1e6), self.limits)
-        self._run("reading", [step], [self._is_read(source.name) for source in sources], "read")
+        self._run("reading", [step], lambda: [self._is_read(source.name) for source in sources], "read")
         self.blocks = [
             BlockId(source.name, number)
             for source in sources
@@ -183,7 +183,7 @@ class _Build:
         ]
         ends = [".json", ".facts.npy", ".ids.json", ".dropped.jsonl", self.suffix]
         ends += [".minima.npy", ".bands.npy"] if corpus.duplicates.near else []
-        self._run("processing", pipeline, self._are_there(folder, ends), "process")
+        self._run("processing", pipeline, lambda: self._are_there(folder, ends), "process")
 
     def _match(self, sizes: Sequence[int]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """`EXACT` and `NEAR` → documents that are left out, sorted, and the one that is kept for each."""
@@ -191,7 +191,7 @@ class _Build:
             self.folders["match"], self.folders["process"], self.blocks, sizes, self.corpus.duplicates
         )
         results = [step.result(rank) for rank in range(step.n_tasks)]
-        self._run("finding duplicates", [step], [path.is_file() for path in results], "match")
+        self._run("finding duplicates", [step], lambda: [path.is_file() for path in results], "match")
         exact, *near = map(read_array, results)
         # Near ones reach over exact ones: of three texts, the first two alike and the last two equal, one is kept.
         every = np.concatenate([exact, *near]) if near else np.empty((0, 2), dtype=np.int64)
@@ -248,16 +248,20 @@ class _Build:
         folder, corpus = self.folders["write"], self.corpus
         step = WriteShards(folder, self.folders["process"], self.blocks, corpus.compression, corpus.examples)
         ends = [".json", ".lengths.npy", ".duplicates.jsonl", self.suffix]
-        self._run("writing", [step], self._are_there(folder, ends), "write")
+        self._run("writing", [step], lambda: self._are_there(folder, ends), "write")
 
     def _are_there(self, folder: Path, ends: Sequence[str]) -> list[bool]:
         return [all(block.path(folder, end).is_file() for end in ends) for block in self.blocks]
 
-    def _run(self, title: str, pipeline: Sequence[PipelineStep], is_done: Sequence[bool], folder: str) -> None:
-        if all(is_done):
+    def _run(self, title: str, pipeline: Sequence[PipelineStep], is_done: Callable[[], list[bool]], stage: str) -> None:
+        """Run the tasks whose results are not there, and see that they are there afterwards."""
+        done, folder = is_done(), self.folders[stage]
+        if all(done):
             return
-        mark_done(self.folders[folder], is_done)
-        self.executor.run(f"{self.corpus.name}: {title}", pipeline, len(is_done), self.folders[folder])
+        mark_done(folder, done)
+        self.executor.run(f"{self.corpus.name}: {title}", pipeline, len(done), folder)
+        if not all(is_done()):
+            raise DataError(f"{folder}", "has lost a file since it was written", "the same command makes it again")
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ was. What a task could not do it writes down, so that its message reaches the us
 """
 
 import contextlib
-import copy
 import ctypes
 import dataclasses
 import logging
@@ -16,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from datatrove.executor.base import PipelineExecutor
 from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
+from datatrove.utils.stats import PipelineStats
 from tqdm import tqdm
 
 from lumi.corpus.blocks import read_json, write_json
@@ -75,6 +76,10 @@ class Task(PipelineStep):
         except LumiError as error:
             write_json(failure, [type(error).__name__, error.found, error.rule, error.fix])
             raise
+        except FileNotFoundError as error:
+            parts = (f"{error.filename}", "has disappeared since it was written", "the same command makes it again")
+            write_json(failure, [DataError.__name__, *parts])
+            raise DataError(*parts) from None
         return iter(())
 
 
@@ -100,8 +105,7 @@ class Local:
     def run(self, title: str, pipeline: Sequence[PipelineStep], n_tasks: int, folder: Path) -> None:
         """As `Executor.run`; a single task runs in this process."""
         workers = min(n_tasks, self.workers or _n_cores())
-        with _quiet():
-            _InProcesses(list(pipeline), tasks=n_tasks, workers=workers, logging_dir=str(folder)).run_titled(title)
+        _InProcesses(list(pipeline), tasks=n_tasks, workers=workers, logging_dir=str(folder)).run_titled(title)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -241,28 +245,33 @@ class Ray:
 
 
 class _InProcesses(LocalPipelineExecutor):
-    """datatrove's local executor with a progress bar, workers that end with this process, and no line for each task."""
+    """datatrove's local executor with a progress bar, and with workers that end with this process."""
 
     def run_titled(self, title: str) -> None:
         ranks = self.get_incomplete_ranks()
-        with tqdm(
-            total=self.tasks, initial=self.tasks - len(ranks), desc=title, unit=" tasks", delay=2, disable=None
-        ) as bar:
+        bar = tqdm(total=self.tasks, initial=self.tasks - len(ranks), desc=title, unit=" tasks", delay=2, disable=None)
+        with bar:
             if min(self.workers, len(ranks)) <= 1:
                 for rank in ranks:
-                    copy.deepcopy(self)._run_for_rank(rank, local_rank=1)
+                    self._run_for_rank(rank)
                     bar.update()
                 return
             import multiprocess  # datatrove's own: it pickles what the standard library's cannot
 
             context = multiprocess.get_context("forkserver")  # pyright: ignore[reportAttributeAccessIssue]
+            context.set_forkserver_preload(["lumi.corpus"])  # imported once, and not by every worker of every stage
             with context.Pool(min(self.workers, len(ranks)), initializer=_start_worker) as pool:
-                for _ in pool.imap_unordered(self._run_one, ranks):
+                for _ in pool.imap_unordered(self._run_for_rank, ranks):
                     bar.update()
 
-    def _run_one(self, rank: int) -> None:
-        with _quiet():
-            self._run_for_rank(rank, local_rank=1)
+    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
+        """As datatrove's, without its log file for each task, whose opening takes longer than a small task."""
+        data: Any = None
+        for step in self.pipeline:
+            data = step(data, rank, self.world_size)  # pyright: ignore[reportCallIssue]
+        deque(data, maxlen=0)
+        self.mark_rank_as_completed(rank)
+        return PipelineStats()
 
 
 def _start_worker() -> None:

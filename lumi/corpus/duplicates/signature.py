@@ -9,13 +9,15 @@ sort, where the classic way computes 76,800 products; the estimates are as good 
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from lumi.corpus.steps.words import mixed, ngram_hashes
 
-_BORROWINGS = 32
-"""Tries of an empty bin; with two or more shingles in the document the chance that all fail is below 1 in 10,000."""
+_BORROWINGS = 16
+"""Tries of an empty bin; where half of the bins are filled, one in 65,000 needs more."""
+_ONE, _HALF = np.uint64(1), np.uint64(32)
 _SEED = 20260
 
 
@@ -39,7 +41,7 @@ class Signature:
         hashes = ngram_hashes(text, self.shingle_words)
         for n in range(self.shingle_words - 1, 0, -1):
             hashes = hashes if len(hashes) else ngram_hashes(text, n)
-        ordered = np.sort((mixed(hashes) >> np.uint64(32)).astype(np.uint32))
+        ordered = np.sort((mixed(hashes) >> _HALF).astype(np.uint32))
         is_new = np.ones(len(ordered), dtype=bool)
         np.not_equal(ordered[1:], ordered[:-1], out=is_new[1:])
         return ordered[is_new]
@@ -53,18 +55,20 @@ class Signature:
         shingles = self.shingles(text)
         if not len(shingles):  # no words: never similar to anything, so a band of its own that matches only its like
             return np.zeros(self.n_bins, dtype=np.uint8), np.zeros(self.bands, dtype=np.uint64)
-        starts, donors = _tables(self.n_bins)
-        places = np.searchsorted(shingles, starts)
-        minima = shingles[np.minimum(places, len(shingles) - 1)]
-        bins = np.arange(self.n_bins)
-        filled = (minima >> _shift(self.n_bins)) == bins
-        if not filled.all():
-            found = filled[donors]
-            chosen = donors[bins, found.argmax(axis=1)]
-            minima = minima[np.where(filled, bins, np.where(found.any(axis=1), chosen, filled.argmax()))]
-        weights = _weights(self.rows)
-        bands = mixed((mixed(minima.astype(np.uint64)).reshape(self.bands, self.rows) * weights).sum(axis=1))
-        return (minima & np.uint32(255)).astype(np.uint8), bands | np.uint64(1)  # 0 is kept for documents without words
+        tables = _tables(self.n_bins, self.rows)
+        minima = shingles.take(np.searchsorted(shingles, tables.starts), mode="clip")
+        filled = (minima >> tables.shift) == tables.numbers
+        empty = np.flatnonzero(~filled)
+        if len(empty):
+            tried = tables.donors[empty]
+            chosen = tried[_numbers(len(empty)), filled[tried].argmax(axis=1)]
+            lost = np.flatnonzero(~filled[chosen])
+            if len(lost):  # a very short document: the filled bin that this one likes best
+                known = np.flatnonzero(filled)
+                chosen[lost] = known[tables.liking[empty[lost][:, None], known].argmin(axis=1)]
+            minima[empty] = minima[chosen]
+        bands = mixed(minima.reshape(self.bands, self.rows).astype(np.uint64) @ tables.weights)
+        return minima.astype(np.uint8), bands | _ONE  # 0 is kept for documents without words
 
     def stack(self, signatures: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
         """Those of a block: minima (documents, bins), and bands (bands, documents), so that a band is read by itself."""
@@ -80,17 +84,29 @@ def similarities(one: np.ndarray, others: np.ndarray) -> np.ndarray:
     return (agreement - 1 / 256) / (1 - 1 / 256)
 
 
-def _shift(n_bins: int) -> np.uint32:
-    return np.uint32(32 - (n_bins.bit_length() - 1))
+class _Tables(NamedTuple):
+    starts: np.ndarray  # (bins,) where each bin begins
+    shift: np.uint32  # a hash shifted right by so many bits is the number of its bin
+    numbers: np.ndarray  # (bins,)
+    donors: np.ndarray  # (bins, tries) whom an empty bin asks, in order
+    liking: np.ndarray  # (bins, bins) whom it asks when all of these are empty: the filled one with the least
+    weights: np.ndarray  # (rows,) of the hash of a band
 
 
 @functools.cache
-def _tables(n_bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where each bin begins, and for each bin the others that it borrows from, in order."""
-    starts = (np.arange(n_bins, dtype=np.uint64) << np.uint64(_shift(n_bins))).astype(np.uint32)
-    return starts, np.random.Generator(np.random.Philox(_SEED)).integers(0, n_bins, (n_bins, _BORROWINGS))
+def _tables(n_bins: int, rows: int) -> _Tables:
+    random = np.random.Generator(np.random.Philox(_SEED))
+    shift = 32 - (n_bins.bit_length() - 1)
+    return _Tables(
+        starts=(np.arange(n_bins, dtype=np.uint64) << np.uint64(shift)).astype(np.uint32),
+        shift=np.uint32(shift),
+        numbers=np.arange(n_bins, dtype=np.uint32),
+        donors=random.integers(0, n_bins, (n_bins, _BORROWINGS)),
+        liking=random.integers(0, 2**32, (n_bins, n_bins), dtype=np.uint32),
+        weights=random.integers(0, 2**64, rows, dtype=np.uint64) | _ONE,
+    )
 
 
 @functools.cache
-def _weights(rows: int) -> np.ndarray:
-    return np.random.Generator(np.random.Philox(_SEED + 1)).integers(0, 2**64, rows, dtype=np.uint64) | np.uint64(1)
+def _numbers(size: int) -> np.ndarray:
+    return np.arange(size)

@@ -19,11 +19,11 @@ from lumi.corpus.blocks import read_array, read_json, write_array, write_json
 from lumi.corpus.card import table
 from lumi.corpus.document import broken_rules, is_count
 from lumi.corpus.steps.step import NOTES, Step
-from lumi.corpus.steps.words import ngram_hashes, split_words
+from lumi.corpus.steps.words import find_words, ngram_hashes
 from lumi.errors import join_violations
 
-_BITS = 24
-"""Of the table that most n-grams of a document do not pass: 16 MB."""
+_MOST_BITS = 24
+"""Of a table that most n-grams of a document do not pass: 16 MB."""
 
 
 class Benchmark(Protocol):
@@ -105,7 +105,7 @@ class Decontaminate(Step):
         for number, task in enumerate(self.present):
             items: Counter[str] = Counter()
             for text in task.texts():
-                length = min(self.n, len(split_words(text)))
+                length = min(self.n, len(find_words(text).starts))
                 items["looked for" if length >= self.fewest else "too short"] += 1
                 if length >= self.fewest:
                     hashes = ngram_hashes(text, length).tolist()
@@ -177,16 +177,18 @@ class _Index:
         self._parts = []
         for length in facts["lengths"]:
             hashes = read_array(folder / f"{length}.hashes.npy")
-            known = np.zeros(2**_BITS, dtype=bool)
-            known[hashes >> np.uint64(64 - _BITS)] = True
-            self._parts.append((length, known, hashes, read_array(folder / f"{length}.owners.npy")))
+            # 32 places for each n-gram let one in 32 of a document's through; a small table stays in the cache.
+            shift = np.uint64(64 - min(_MOST_BITS, max(10, 5 + len(hashes).bit_length())))
+            known = np.zeros(1 << (64 - int(shift)), dtype=bool)
+            known[hashes >> shift] = True
+            self._parts.append((length, shift, known, hashes, read_array(folder / f"{length}.owners.npy")))
 
     def hits(self, text: str) -> set[int]:
         """Numbers of the tasks that share an n-gram with ``text``."""
         found: set[int] = set()
-        for length, known, hashes, owners in self._parts:
+        for length, shift, known, hashes, owners in self._parts:
             grams = ngram_hashes(text, length)
-            perhaps = grams[known[grams >> np.uint64(64 - _BITS)]]
+            perhaps = grams[known[grams >> shift]]
             if len(perhaps):
                 places = np.minimum(np.searchsorted(hashes, perhaps), len(hashes) - 1)
                 found.update(owners[places[hashes[places] == perhaps]].tolist())

@@ -10,7 +10,7 @@ from datatrove.data import Document
 
 from lumi.corpus.document import broken_rules, is_count
 from lumi.corpus.steps.step import Step
-from lumi.corpus.steps.words import ngram_hashes, split_words
+from lumi.corpus.steps.words import ngram_hashes, word_lengths
 from lumi.errors import join_violations
 
 _PARAGRAPH_BREAK = re.compile(r"\n{2,}")
@@ -126,12 +126,9 @@ def _repeated(parts: list[str]) -> tuple[int, int]:
 
 def _word_starts(text: str) -> np.ndarray:
     """Where the words would begin if they stood with one space between them; (n_words + 1,) int64, in characters."""
-    data = np.frombuffer(b" ".join([*split_words(text), b""]), dtype=np.uint8)
-    ends = np.flatnonzero(data == ord(" "))
-    if not text.isascii():
-        ends = np.cumsum((data & 0xC0) != 0x80)[ends] - 1  # bytes that continue a character do not count
-    starts = np.zeros(len(ends) + 1, dtype=np.int64)
-    starts[1:] = ends + 1
+    lengths = word_lengths(text)
+    starts = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths + 1, out=starts[1:])
     return starts
 
 
