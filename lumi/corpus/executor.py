@@ -10,6 +10,7 @@ import ctypes
 import dataclasses
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -174,7 +175,7 @@ class Slurm:
             workers=self.workers or -1,
             qos=self.qos or "",
             tasks_per_job=self.tasks_per_job,
-            job_name=f"lumi-{title.replace(' ', '-')}",
+            job_name=re.sub(r"[^\w.-]+", "-", f"lumi {title}"),
             env_command=self.env_command or (f"source {activate}" if activate.is_file() else ":"),
             sbatch_args=dict(self.sbatch_args),
             logging_dir=str(folder.absolute()),

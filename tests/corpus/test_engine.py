@@ -13,49 +13,30 @@ from typing import Any
 
 import pytest
 
-from lumi.corpus import Corpus, Document, Duplicates, Files, Local, Source, TokenCounter, World, build_corpus, read_corpus
-from lumi.corpus.steps import Clean, Decontaminate, GopherRepetition
+from lumi.corpus import (
+    Corpus,
+    Document,
+    Files,
+    Local,
+    Source,
+    TokenCounter,
+    build_corpus,
+    read_corpus,
+)
+from lumi.corpus.steps import Clean
 from lumi.errors import DataError, LockedError, ResourceError
 from lumi.lock import folder_lock
-from lumi.manifest import verify
-
-
-class Quiz:
-    """A benchmark of one question."""
-
-    name = "quiz"
-
-    def settings(self) -> dict[str, Any]:
-        return {"version": 1}
-
-    def texts(self):
-        yield "who is the tallest of all the people that live in the old town by the river"
-
-
-def world(name: str, seed: int, megabytes: float = 0.3) -> World:
-    return World(name=name, seed=seed, megabytes=megabytes)
-
-
-def corpus(**settings: Any) -> Corpus:
-    """Two worlds in blocks of 50 kB, through steps and near duplicates."""
-    steps = {"clean": Clean(), "repetition": GopherRepetition(), "decontaminate": Decontaminate(tasks={"quiz": Quiz()})}
-    sources = {"one": world("one", 0), "two": world("two", 1)}
-    defaults = {"sources": sources, "steps": steps, "duplicates": Duplicates(near=True), "block_megabytes": 0.05}
-    return Corpus(name="c", **{**defaults, **settings})
-
-
-def listing(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+from lumi.manifest import read_manifest, verify
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, corpus, listing) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("undisturbed") / "c"
     build_corpus(corpus(), folder)
     return listing(folder)
 
 
-def test_two_workers_give_the_bytes_of_one(tmp_path, undisturbed):
+def test_two_workers_give_the_bytes_of_one(tmp_path, undisturbed, corpus, listing):
     build_corpus(corpus(), tmp_path / "c", executor=Local(workers=2))
     assert listing(tmp_path / "c") == undisturbed
     assert not list(tmp_path.glob(".c.work"))
@@ -74,9 +55,9 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {folder!r})
 from lumi.corpus import Local, build_corpus
-from test_engine import corpus
+from conftest import make_corpus
 if __name__ == "__main__":
-    build_corpus(corpus(), Path({target!r}), executor=Local(workers={workers}))
+    build_corpus(make_corpus(), Path({target!r}), executor=Local(workers={workers}))
 """
 
 
@@ -96,7 +77,7 @@ def wait_for_work(tmp_path: Path, n_files: int) -> None:
 
 
 @pytest.mark.parametrize(("workers", "n_files"), [(1, 2), (1, 9), (2, 17), (2, 40)])
-def test_a_killed_build_goes_on_to_the_same_bytes(tmp_path, undisturbed, workers, n_files):
+def test_a_killed_build_goes_on_to_the_same_bytes(tmp_path, undisturbed, workers, n_files, corpus, listing):
     process = start(tmp_path, workers)
     wait_for_work(tmp_path, n_files)
     os.killpg(process.pid, signal.SIGKILL)
@@ -116,7 +97,7 @@ def test_a_killed_build_goes_on_to_the_same_bytes(tmp_path, undisturbed, workers
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_within_seconds_and_loses_nothing(tmp_path, undisturbed, number):
+def test_a_signal_ends_it_within_seconds_and_loses_nothing(tmp_path, undisturbed, number, corpus, listing):
     process = start(tmp_path, 2)
     wait_for_work(tmp_path, 15)
     begin = time.monotonic()
@@ -130,7 +111,7 @@ def test_a_signal_ends_it_within_seconds_and_loses_nothing(tmp_path, undisturbed
 
 
 @pytest.mark.parametrize("end", ["read/*/00001.jsonl.zst", "process/*/00002.facts.npy", "process/*/00001.jsonl.zst"])
-def test_what_disappears_between_the_steps_is_made_again(tmp_path, undisturbed, end):
+def test_what_disappears_between_the_steps_is_made_again(tmp_path, undisturbed, end, corpus, listing):
     class Losing(Local):
         def run(self, title: str, pipeline: Any, n_tasks: int, folder: Path) -> None:
             super().run(title, pipeline, n_tasks, folder)
@@ -143,7 +124,7 @@ def test_what_disappears_between_the_steps_is_made_again(tmp_path, undisturbed, 
     assert listing(tmp_path / "c") == undisturbed
 
 
-def test_another_writer_is_named(tmp_path):
+def test_another_writer_is_named(tmp_path, corpus):
     with folder_lock(tmp_path / "c"), pytest.raises(LockedError, match=rf"process {os.getpid()} on .* since 20"):
         build_corpus(corpus(), tmp_path / "c", wait=False)
 
@@ -224,7 +205,7 @@ def test_a_fault_in_a_worker_is_told_as_if_there_were_none(tmp_path, workers):
     assert not (tmp_path / "c").exists()
 
 
-def test_a_full_disk_costs_nothing_but_time(tmp_path, undisturbed, monkeypatch):
+def test_a_full_disk_costs_nothing_but_time(tmp_path, undisturbed, monkeypatch, corpus, listing):
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -237,9 +218,12 @@ def test_a_full_disk_costs_nothing_but_time(tmp_path, undisturbed, monkeypatch):
 
 
 @pytest.mark.parametrize("compression", ["gz", "none"])
-def test_shards_may_be_compressed_otherwise(tmp_path, compression):
+def test_shards_may_be_compressed_otherwise(tmp_path, compression, corpus, listing):
     for name in ("a", "b"):
         build_corpus(corpus(compression=compression), tmp_path / name)
     assert listing(tmp_path / "a") == listing(tmp_path / "b")
     verify(tmp_path / "a", kind="corpus")
-    assert len(list(read_corpus(tmp_path / "a"))) == json.loads((tmp_path / "a" / "MANIFEST.json").read_text())["info"]["documents"]
+    assert (
+        len(list(read_corpus(tmp_path / "a")))
+        == json.loads((tmp_path / "a" / "MANIFEST.json").read_text())["info"]["documents"]
+    )

@@ -81,6 +81,10 @@ class Decontaminate(Step):
         """The tasks that are not left out."""
         return [task for task in self.tasks.values() if task is not None]
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker needs the hashes, which lie in a file; the tasks would make it import the evaluation, and torch with it.
+        return {**vars(self), "tasks": {}}
+
     def settings(self) -> dict[str, Any]:
         """The tasks take part by what names their texts."""
         return {

@@ -34,7 +34,9 @@ class Texts(Source):
 
 def jaccard(one: str, other: str, n: int = 3) -> float:
     """By sets of word n-grams, with nothing of the code under test."""
-    first, second = ({tuple(words[i : i + n]) for i in range(len(words) - n + 1)} for words in (one.split(), other.split()))
+    first, second = (
+        {tuple(words[i : i + n]) for i in range(len(words) - n + 1)} for words in (one.split(), other.split())
+    )
     return len(first & second) / len(first | second)
 
 
