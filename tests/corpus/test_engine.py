@@ -26,7 +26,7 @@ from lumi.corpus import (
 from lumi.corpus.steps import Clean
 from lumi.errors import DataError, LockedError, ResourceError
 from lumi.lock import folder_lock
-from lumi.manifest import read_manifest, verify
+from lumi.manifest import verify
 
 
 @pytest.fixture(scope="module")
