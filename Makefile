@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-control test check ci gpu-test clean
+.PHONY: help install demo demo-control test check ci gpu-test bench-corpus clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,7 +35,7 @@ demo: install  ## pretrain, fine-tune, prefer, compare: the embedded demo; does 
 	@echo "  $(BIN)/python evaluate.py model=runs/demo-dpo prompt='Where does Vesna Lambourne live?'   talk to it"
 	@echo "  open runs/comparison/comparison.md                      the three models side by side"
 	@echo "  open runs/demo/eval/report.md                           the figures and the loss curve"
-	@echo "  $(BIN)/python train.py data=demo_mix budget.tokens=1e6  a weighted mixture of two sources"
+	@echo "  $(BIN)/python train.py corpus=demo_mix budget.tokens=1e6  a weighted mixture of two sources"
 	@echo "  $(BIN)/python train.py --help                           everything that can be changed"
 
 demo-control: demo  ## the same conversations without pretraining, and all four models side by side
@@ -53,6 +53,13 @@ check: $(VENV)/.lumi-dev  ## ruff, pyright, import-linter
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
+
+$(VENV)/.lumi-bench: $(VENV)/.lumi
+	@echo "installing what Lumi is compared with"
+	@$(PIP) install -q -c constraints.txt -e '.[bench]' && touch $@
+
+bench-corpus: $(VENV)/.lumi-bench  ## the corpus engine beside others: TEXT=folder DATA=folder ARGS='--only pack'
+	@$(BIN)/python -m benchmarks.corpus $(if $(TEXT),--text $(TEXT)) $(if $(DATA),--data $(DATA)) $(ARGS)
 
 ci: check test  ## what .ci/run runs
 

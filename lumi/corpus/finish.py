@@ -22,6 +22,9 @@ from lumi.manifest import Manifest, write_manifest
 _QUANTILES = {"shortest": 0.0, "10 %": 0.1, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "90 %": 0.9, "longest": 1.0}
 _EXCERPT_CHARS = 400
 PICTURE = "lengths.png"
+_NOT_COMPARED = """## Overlap with evaluation tasks
+
+**Not looked for**: a score on a public task may be that of a model which has read its questions here. `corpus=clean` looks."""
 
 
 def finish(
@@ -58,7 +61,7 @@ def finish(
     _check_any(corpus, info)
     draw_lengths(lengths, target / PICTURE)
     notes = _sum(facts["step_notes"] for facts in figures.values())
-    reports = [report for step in corpus.active_steps if (report := step.report(notes))]
+    reports = [report for step in corpus.active_steps if (report := step.report(notes))] or [_NOT_COMPARED]
     (target / "DATA_CARD.md").write_text(data_card(info, settings, excerpts, reports, PICTURE), encoding="utf-8")
     return write_manifest(
         target, kind="corpus", name=corpus.name, fingerprint=fingerprint, settings=settings, info=info

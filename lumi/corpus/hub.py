@@ -68,6 +68,23 @@ def hub_rows(
     yield from itertools.islice(itertools.chain.from_iterable(opened(name, 0) for name in sorted(names)), start, None)
 
 
+def hub_count(dataset: str, subset: str | None, split: str, revision: str | None) -> int | None:
+    """How many rows the hub says that a split has; None where it does not say, or where it cannot be asked.
+
+    Raises:
+        ConfigError: the package is not installed.
+    """
+    hub = _package()
+    if subset == ALL_SUBSETS:
+        return None
+    try:
+        splits = hub.load_dataset_builder(dataset, subset, revision=revision).info.splits
+    except _failures() as error:
+        log.info("%s: the hub does not tell its size (%s)", dataset, type(error).__name__)
+        return None
+    return splits[split].num_examples if splits and split in splits else None
+
+
 def open_rows(
     path: str | list[str] | None, dataset: str | None, subset: str | None, split: str, revision: str | None, *, key: str
 ) -> Iterator[tuple[str, dict[str, Any] | str]]:

@@ -66,6 +66,22 @@ def known_formats() -> str:
     return f"{' '.join(_FORMATS)}, also with {' '.join(PACKINGS)} (parquet without)"
 
 
+def parquet_rows(path: Path) -> int:
+    """How many rows a parquet file says it has.
+
+    Raises:
+        DataError: it is unreadable, cut short or damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_metadata(path).num_rows
+    except (pa.ArrowException, OSError) as error:
+        rule = f"is cut short or damaged ({str(error).partition(chr(10))[0]})"
+        raise DataError(f"{path}", rule, "fetch or write it again") from None
+
+
 def read_rows(path: Path, options: ReadOptions) -> Iterator[Row]:
     """Every row of ``path``, in order, in memory bounded by the largest row.
 

@@ -6,6 +6,8 @@ that ends early is an error always, never a shorter file: a half download must n
 
 import codecs
 import contextlib
+import contextvars
+import dataclasses
 import gzip
 import io
 import lzma
@@ -21,6 +23,7 @@ BOM = "\ufeff"
 _PIECE_BYTES = 1 << 20
 # zstandard's decompressor cannot bound what it returns: up to 32 KB for a byte in a hostile file, so 16 MB for these.
 _ZSTD_PIECE_BYTES = 512
+_METERED_BYTES = 1 << 14
 
 
 class Oversized(NamedTuple):
@@ -31,6 +34,30 @@ class Oversized(NamedTuple):
 
 class _Damaged(Exception):
     pass
+
+
+@dataclasses.dataclass
+class Meter:
+    """How many bytes, as they lie on the disk, streams have read so far."""
+
+    n_bytes: int = 0
+
+
+_METER: contextvars.ContextVar[Meter | None] = contextvars.ContextVar("meter", default=None)
+
+
+@contextlib.contextmanager
+def metered() -> Iterator[Meter]:
+    """Count what the streams read that are opened meanwhile, whoever opens them: sources do not know that they are watched.
+
+    The count changes a piece at a time, a megabyte of text at most; what is packed is read ahead by 16 KB at most.
+    """
+    meter = Meter()
+    token = _METER.set(meter)
+    try:
+        yield meter
+    finally:
+        _METER.reset(token)
 
 
 def open_stream(path: Path, encoding: str = "utf-8") -> io.BufferedReader:
@@ -125,7 +152,8 @@ class _Pieces(io.RawIOBase):
 
 def _unpacked(path: Path) -> Iterator[bytes]:
     packing = path.suffix.lower()
-    with path.open("rb") as file:
+    meter = _METER.get()
+    with path.open("rb") if meter is None else _Metered(path, meter) as file:
         if packing in PACKINGS and not file.peek(1):
             raise EOFError  # gzip takes a file of no bytes for an empty archive; it is a failed download
         if packing == ".zst":
@@ -134,6 +162,19 @@ def _unpacked(path: Path) -> Iterator[bytes]:
         with _unpacker(file, packing) as unpacked:
             while piece := unpacked.read(_PIECE_BYTES):
                 yield piece
+
+
+class _Metered(io.BufferedReader):
+    """A file that is read in small pieces, so that its meter is not far ahead of what was unpacked from them."""
+
+    def __init__(self, path: Path, meter: Meter) -> None:
+        super().__init__(io.FileIO(path))
+        self._meter = meter
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size if size is None or size < 0 else min(size, _METERED_BYTES))
+        self._meter.n_bytes += len(data)
+        return data
 
 
 def _unpacker(file: io.BufferedReader, packing: str) -> gzip.GzipFile | lzma.LZMAFile | io.BufferedReader:

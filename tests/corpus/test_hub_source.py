@@ -141,7 +141,7 @@ def test_the_configuration_shows_the_defaults_of_the_class():
 @pytest.fixture(scope="module")
 def mixes(composed):
     """Every mix as composed."""
-    return {name: composed(f"corpus/{name}").corpus for name in MIXES}
+    return {name: composed("prepare", f"corpus={name}").corpus for name in MIXES}
 
 
 @pytest.mark.parametrize("name", MIXES)
