@@ -27,6 +27,8 @@ MINIMA, BANDS = 128, 16
 THRESHOLD = 0.8
 _SEED = 1
 
+_BATCH = 600  # documents: about what `WriteProcessed` computes at once
+
 
 def shingles(text: str) -> list[bytes]:
     """Every run of three words of ``text``."""
@@ -150,7 +152,7 @@ class Lumi(Contestant):
     def signatures(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         signature = self.duplicates.signature()
         assert signature is not None, "near=True has one"
-        return [signature.of(text) for text in texts]
+        return [signature.of(texts[start : start + _BATCH]) for start in range(0, len(texts), _BATCH)]
 
     def stored(self, texts: Sequence[str]) -> int:
         shutil.rmtree(self.work, ignore_errors=True)

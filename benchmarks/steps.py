@@ -65,8 +65,17 @@ def _signatures(words: Any) -> tuple[Callable[[Document], Any], Callable[[Docume
     theirs._hash_func = lambda text: xxhash.xxh64_intdigest(
         text.encode()
     )  # its own gives xxhash 4 a string, which raises
+    waiting: list[str] = []
+
+    def batched(document: Document) -> None:
+        """As in the engine: the signatures of about a megabyte at once; the last part of a megabyte is not computed."""
+        waiting.append(document.text)
+        if len(waiting) % 50 == 0 and sum(map(len, waiting)) >= 1_000_000 or len(document.text) >= 1_000_000:
+            ours.of(waiting)
+            waiting.clear()
+
     return (
-        lambda document: ours.of(document.text),
+        batched,
         lambda document: theirs.get_signature(theirs.get_shingles(document.text)),
     )
 

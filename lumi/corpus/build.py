@@ -192,11 +192,13 @@ class _Build:
         )
         results = [step.result(rank) for rank in range(step.n_tasks)]
         self._run("finding duplicates", [step], lambda: [path.is_file() for path in results], "match")
-        exact, *near = map(read_array, results)
-        # Near ones reach over exact ones: of three texts, the first two alike and the last two equal, one is kept.
-        every = np.concatenate([exact, *near]) if near else np.empty((0, 2), dtype=np.int64)
+        exact = read_array(results[0])
         exact = exact[np.argsort(exact[:, 1])]
-        return {EXACT: (exact[:, 1], exact[:, 0]), NEAR: groups(every)}
+        # Near ones reach over exact ones: of three texts, the first two alike and the last two equal, one is kept.
+        left_out, kept = (exact[:, 1], exact[:, 0]) if self.corpus.duplicates.near else np.empty((2, 0), dtype=np.int64)
+        for path in results[1:]:  # a band at a time, so that memory is that of the documents left out
+            left_out, kept = groups(np.concatenate([np.stack((kept, left_out), axis=1), read_array(path)]))
+        return {EXACT: (exact[:, 1], exact[:, 0]), NEAR: (left_out, kept)}
 
     def _decide(self, sizes: Sequence[int], duplicates: dict[int, tuple[np.ndarray, np.ndarray]]) -> bool:
         """Write down what becomes of every document; whether some source has to be read further."""

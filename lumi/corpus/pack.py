@@ -60,6 +60,8 @@ class PackShards(Task):
     def work(self, data: Any, rank: int) -> None:
         """One shard."""
         tokenizer = Tokenizer.load(self.tokenizer, expect_sha256=self.sha256)
+        dtype = token_dtype(tokenizer)
+        bos, eos = np.array([tokenizer.bos_id], dtype=dtype), np.array([tokenizer.eos_id], dtype=dtype)
         parts: dict[Split, _Part] = {"train": _Part(), "val": _Part()}
         fractions = [1.0, 0.0]
         for documents in _batches(read_documents(self.shards[rank])):
@@ -69,10 +71,9 @@ class PackShards(Task):
                 fraction = split_fraction(text, self.seed)
                 fractions = [min(fractions[0], fraction), max(fractions[1], fraction)]
                 part = parts["val" if fraction < self.val_ratio else "train"]
-                part.add(document, np.concatenate(([tokenizer.bos_id], ids, [tokenizer.eos_id])), len(text))
+                part.add(document, [bos, ids.astype(dtype), eos], len(text))
         for split, part in parts.items():
-            dtype = token_dtype(tokenizer)
-            tokens = np.concatenate([np.empty(0, dtype=dtype), *part.tokens], dtype=dtype, casting="unsafe")
+            tokens = np.concatenate([np.empty(0, dtype=dtype), *part.tokens])
             write_array(self.result(rank, f"{split}.tokens.npy"), tokens)
             write_array(self.result(rank, f"{split}.lengths.npy"), np.array(part.lengths, dtype=np.int64))
         record = {split: part.facts() for split, part in parts.items()}
@@ -89,13 +90,13 @@ class _Part:
         self.n_bytes = 0
         self.bits: list[float | None] = []
 
-    def add(self, document: Document, tokens: np.ndarray, n_bytes: int) -> None:
+    def add(self, document: Document, tokens: Sequence[np.ndarray], n_bytes: int) -> None:
         number = len(self.lengths)
         # The 0th, 1st, 2nd, 4th, 8th … will be read again, except long ones: keeping their text would cost memory.
         if number & (number - 1) == 0 and (len(document.text) <= _SAMPLE_CHARS or not self.samples):
             self.samples.append((number, document.text))
-        self.tokens.append(tokens)
-        self.lengths.append(len(tokens))
+        self.tokens.extend(tokens)
+        self.lengths.append(sum(map(len, tokens)))
         self.n_bytes += n_bytes
         self.bits.append(document.bits)
 

@@ -35,6 +35,7 @@ META = "meta"
 RAW = COMPRESSIONS["zst"]
 _RAW_LEVEL = 1  # read once and thrown away
 _EXCERPT_CHARS = 1000
+_BATCH_CHARS = 1_000_000
 
 FACTS = np.dtype([("hash", "<u8", 2), ("bytes", "<u4"), ("chars", "<u4"), ("tokens", "<u4"), ("bits", "<f8")])
 """What is known of each document of a processed block; bits is NaN where it is unknown."""
@@ -162,6 +163,36 @@ class _Verdicts:
             self.examples.append({"reason": reason, "id": document.id, "text": document.text[:_EXCERPT_CHARS]})
 
 
+class _Signatures:
+    """Signatures of the documents of a block, computed in batches of about a megabyte."""
+
+    def __init__(self, signature: Signature | None) -> None:
+        self._signature = signature
+        self._texts: list[str] = []
+        self._n_chars = 0
+        self._parts: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(self, text: str) -> None:
+        if self._signature is None:
+            return
+        self._texts.append(text)
+        self._n_chars += len(text)
+        if self._n_chars >= _BATCH_CHARS:
+            self._flush(self._signature)
+
+    def all(self) -> tuple[np.ndarray, np.ndarray]:
+        """Minima and bands of all documents, see `Signature.of`."""
+        assert self._signature is not None, "only asked for where there is one"
+        if self._texts or not self._parts:
+            self._flush(self._signature)
+        minima, bands = zip(*self._parts, strict=True)
+        return np.concatenate(minima), np.concatenate(bands, axis=1)
+
+    def _flush(self, signature: Signature) -> None:
+        self._parts.append(signature.of(self._texts))
+        self._texts, self._n_chars = [], 0
+
+
 class WriteProcessed(Task):
     """Writes the documents that are kept, with what the later stages need to know of them.
 
@@ -195,7 +226,7 @@ class WriteProcessed(Task):
         verdicts = _Verdicts(self.most_examples)
         facts: list[tuple[Any, ...]] = []
         ids: list[str] = []
-        signatures: list[tuple[np.ndarray, np.ndarray]] = []
+        signatures = _Signatures(self.signature)
         notes: Counter[str] = Counter()
         with line_writer(block.path(self.folder, COMPRESSIONS[self.compression]), self.compression) as writer:
             for document in data:
@@ -205,14 +236,13 @@ class WriteProcessed(Task):
                     continue
                 facts.append(self._facts(document))
                 ids.append(document.id)
-                if self.signature is not None:
-                    signatures.append(self.signature.of(document.text))
+                signatures.add(document.text)
                 meta, bits = document.metadata[META], document.metadata[BITS]
                 writer.write(document_line(Document(text=document.text, id=document.id, bits=bits, meta=meta)))
         write_array(block.path(self.folder, ".facts.npy"), np.array(facts, dtype=FACTS))
         write_json(block.path(self.folder, ".ids.json"), ids)
         if self.signature is not None:
-            minima, bands = self.signature.stack(signatures)
+            minima, bands = signatures.all()
             write_array(block.path(self.folder, ".minima.npy"), minima)
             write_array(block.path(self.folder, ".bands.npy"), bands)
         with new_file(block.path(self.folder, ".dropped.jsonl")) as file:

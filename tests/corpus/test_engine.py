@@ -168,6 +168,7 @@ def test_a_budget_of_the_corpus_is_shared_by_weight(tmp_path):
     build_corpus(mixed, tmp_path / "c")
     for name, budget in mixed.budgets().items():
         counts = tokens_of(tmp_path / "c", name)
+        assert budget is not None
         assert sum(counts[:-1]) < budget <= sum(counts)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lumi.corpus import Corpus, Duplicates, Files, Local, Ray, Slurm, World, build_corpus
+from lumi.config import build
 from lumi.errors import ConfigError, DataError
 
 SBATCH = """#!/bin/bash
@@ -102,7 +103,7 @@ def test_ray_gives_the_same_bytes(tmp_path, small, listing):
 @pytest.mark.parametrize("key", ["workers", "cpus_per_task", "tasks_per_job"])
 def test_a_count_of_nothing_is_refused(key):
     with pytest.raises(ConfigError, match=rf"executor\.{key}=0"):
-        Slurm(partition="cpu", **{key: 0})
+        build({"_target_": "lumi.corpus.Slurm", "partition": "cpu", key: 0}, "executor")
     with pytest.raises(ConfigError, match=r"executor\.workers=0"):
         Local(workers=0)
 

@@ -66,7 +66,7 @@ class MatchDocuments(Task):
             return lambda block: read_array(block.path(self.processed, ".facts.npy"))["hash"][:, number]
 
         for sorted_keys, sorted_ids in self._ranges(half(0)):
-            repeated = np.concatenate([np.empty(0, dtype=np.int64), *(np.arange(*run) for run in _runs(sorted_keys))])
+            repeated = _members(*_runs(sorted_keys))
             keys, ids = sorted_keys[repeated], sorted_ids[repeated]
             # Equal in 64 bits may be chance among a billion documents; the other 64 decide.
             rest = self._rows(ids, half(1))
@@ -85,10 +85,9 @@ class MatchDocuments(Task):
             return read_array(block.path(self.processed, ".bands.npy"), mapped=True)[band]
 
         for keys, ids in self._ranges(band_of):
-            for runs in _portions(list(_runs(keys))):
-                members = np.concatenate([ids[start:stop] for start, stop in runs])
+            for starts, sizes in _portions(*_runs(keys)):
+                members = ids[_members(starts, sizes)]
                 minima = self._rows(members, minima_of)
-                sizes = np.array([stop - start for start, stop in runs])
                 begins = np.cumsum(sizes) - sizes
                 pair = begins[sizes == 2]  # most runs: compared all at once
                 alike = similarities(minima[pair], minima[pair + 1]) >= self.duplicates.threshold
@@ -152,24 +151,28 @@ def groups(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return members[later], members[label[later]]
 
 
-def _runs(keys: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Where sorted keys are equal, two or more of them."""
+def _runs(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where sorted keys are equal, two or more of them: starts and sizes, (n_runs,) int64 both."""
     edges = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1], [True]))) if len(keys) else np.zeros(1, int)
-    for start in np.flatnonzero(np.diff(edges) > 1):
-        yield int(edges[start]), int(edges[start + 1])
+    sizes = np.diff(edges)
+    return edges[:-1][sizes > 1], sizes[sizes > 1]
 
 
-def _portions(runs: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
-    """Runs with at most `_MOST_COMPARED` documents together; a longer run is cut, as its parts meet in other bands."""
-    portion: list[tuple[int, int]] = []
-    size = 0
-    for start, stop in runs:
-        for begin in range(start, stop, _MOST_COMPARED):
-            end = min(begin + _MOST_COMPARED, stop)
-            if size + end - begin > _MOST_COMPARED and portion:
-                yield portion
-                portion, size = [], 0
-            portion.append((begin, end))
-            size += end - begin
-    if portion:
-        yield portion
+def _members(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The positions in all runs, one run after the other."""
+    begins = np.cumsum(sizes) - sizes
+    return np.arange(int(sizes.sum())) + np.repeat(starts - begins, sizes)
+
+
+def _portions(starts: np.ndarray, sizes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Runs of about `_MOST_COMPARED` documents together; a longer run is cut, as its parts meet in other bands."""
+    if not len(starts):
+        return
+    n_parts = -(-sizes // _MOST_COMPARED)
+    if (n_parts > 1).any():
+        part = np.arange(int(n_parts.sum())) - np.repeat(np.cumsum(n_parts) - n_parts, n_parts)
+        rest = np.repeat(sizes, n_parts) - part * _MOST_COMPARED
+        starts, sizes = np.repeat(starts, n_parts) + part * _MOST_COMPARED, np.minimum(rest, _MOST_COMPARED)
+    portion = np.cumsum(sizes) // _MOST_COMPARED
+    cuts = np.flatnonzero(portion[1:] != portion[:-1]) + 1
+    yield from zip(np.split(starts, cuts), np.split(sizes, cuts), strict=True)

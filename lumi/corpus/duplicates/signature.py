@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lumi.corpus.steps.words import mixed, ngram_hashes
+from lumi.corpus.steps.words import WordBatch, mixed
 
 _BORROWINGS = 16
 """Tries of an empty bin; where half of the bins are filled, one in 65,000 needs more."""
@@ -22,7 +22,7 @@ _SEED = 20260
 
 
 class Signature:
-    """Of one document: a minimum for each bin, and a hash for each band of ``rows`` bins.
+    """Of a document: a minimum for each bin, and a hash for each band of ``rows`` bins; computed for many at once.
 
     Args:
         shingle_words: words in a shingle; a shorter document has one shingle, all of it.
@@ -36,46 +36,51 @@ class Signature:
         self.shingle_words, self.bands, self.rows = shingle_words, bands, rows
         self.n_bins = bands * rows
 
-    def shingles(self, text: str) -> np.ndarray:
-        """The sorted different hashes of the shingles, (n,) uint32; a document without words has none."""
-        hashes = ngram_hashes(text, self.shingle_words)
-        for n in range(self.shingle_words - 1, 0, -1):
-            hashes = hashes if len(hashes) else ngram_hashes(text, n)
-        ordered = np.sort((mixed(hashes) >> _HALF).astype(np.uint32))
-        is_new = np.ones(len(ordered), dtype=bool)
-        np.not_equal(ordered[1:], ordered[:-1], out=is_new[1:])
-        return ordered[is_new]
-
-    def of(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """Minima, (bins,) uint8, and bands, (bands,) uint64.
+    def of(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Minima, (texts, bins) uint8, and bands, (bands, texts) uint64, so that a band is read by itself.
 
         A minimum is kept to 8 of its bits (arXiv:0910.3349): unequal ones then agree by chance once in 256, which
-        `similarities` takes into account.
+        `similarities` takes into account. A text without words is like nothing: its bands are 0.
         """
-        shingles = self.shingles(text)
-        if not len(shingles):  # no words: never similar to anything, so a band of its own that matches only its like
-            return np.zeros(self.n_bins, dtype=np.uint8), np.zeros(self.bands, dtype=np.uint64)
-        tables = _tables(self.n_bins, self.rows)
-        minima = shingles.take(np.searchsorted(shingles, tables.starts), mode="clip")
-        filled = (minima >> tables.shift) == tables.numbers
-        empty = np.flatnonzero(~filled)
-        if len(empty):
-            tried = tables.donors[empty]
-            chosen = tried[_numbers(len(empty)), filled[tried].argmax(axis=1)]
-            lost = np.flatnonzero(~filled[chosen])
-            if len(lost):  # a very short document: the filled bin that this one likes best
-                known = np.flatnonzero(filled)
-                chosen[lost] = known[tables.liking[empty[lost][:, None], known].argmin(axis=1)]
-            minima[empty] = minima[chosen]
-        bands = mixed(minima.reshape(self.bands, self.rows).astype(np.uint64) @ tables.weights)
-        return minima.astype(np.uint8), bands | _ONE  # 0 is kept for documents without words
+        n_bins, tables = self.n_bins, _tables(self.n_bins, self.rows)
+        shingles = self._shingles(texts)
+        minima, filled = np.zeros(len(texts) * n_bins, dtype=np.uint32), np.zeros(len(texts) * n_bins, dtype=np.bool_)
+        bins = (shingles >> tables.shift).astype(np.int64)  # of the text and the hash: its place in all minima
+        is_first = np.ones(len(bins), dtype=bool)
+        np.not_equal(bins[1:], bins[:-1], out=is_first[1:])
+        places = bins[is_first]
+        minima[places], filled[places] = shingles[is_first].astype(np.uint32), True
+        has_words = np.asarray(filled.reshape(-1, n_bins).any(axis=1))
+        self._borrow(minima, filled, np.flatnonzero(~filled & np.repeat(has_words, n_bins)), tables)
+        bands = mixed(minima.reshape(-1, self.rows).astype(np.uint64) @ tables.weights).reshape(-1, self.bands)
+        bands = np.where(has_words[:, None], bands | _ONE, np.uint64(0))
+        return minima.astype(np.uint8).reshape(-1, n_bins), np.ascontiguousarray(bands.T)
 
-    def stack(self, signatures: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-        """Those of a block: minima (documents, bins), and bands (bands, documents), so that a band is read by itself."""
-        if not signatures:
-            return np.empty((0, self.n_bins), dtype=np.uint8), np.empty((self.bands, 0), dtype=np.uint64)
-        minima, bands = zip(*signatures, strict=True)
-        return np.stack(minima), np.ascontiguousarray(np.stack(bands).T)
+    def _shingles(self, texts: Sequence[str]) -> np.ndarray:
+        """The number of a text in the upper half, the hash of a shingle in the lower one, sorted, (n,) uint64."""
+        words = WordBatch(texts)
+        hashes, owners = words.ngrams(self.shingle_words)
+        parts = [(mixed(hashes) >> _HALF) | (owners.astype(np.uint64) << _HALF)]
+        for n in range(1, self.shingle_words):  # a text of fewer words is one shingle
+            if (words.n_words == n).any():
+                hashes, owners = words.ngrams(n)
+                alone = words.n_words[owners] == n
+                parts.append((mixed(hashes[alone]) >> _HALF) | (owners[alone].astype(np.uint64) << _HALF))
+        return np.sort(np.concatenate(parts))
+
+    def _borrow(self, minima: np.ndarray, filled: np.ndarray, empty: np.ndarray, tables: "_Tables") -> None:
+        """Give empty bins the minimum of a filled one of the same text."""
+        known, base = filled.copy(), empty - empty % self.n_bins
+        for column in tables.donors.T:
+            donor = base + column[empty - base]
+            found = known[donor]
+            minima[empty[found]] = minima[donor[found]]
+            empty, base = empty[~found], base[~found]
+            if not len(empty):
+                return
+        for bin_, start in zip(empty.tolist(), base.tolist(), strict=True):  # of a very short text
+            full = np.flatnonzero(known[start : start + self.n_bins])
+            minima[bin_] = minima[start + full[tables.liking[bin_ - start, full].argmin()]]
 
 
 def similarities(one: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -85,9 +90,7 @@ def similarities(one: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 class _Tables(NamedTuple):
-    starts: np.ndarray  # (bins,) where each bin begins
-    shift: np.uint32  # a hash shifted right by so many bits is the number of its bin
-    numbers: np.ndarray  # (bins,)
+    shift: np.uint64  # text and hash, shifted right by so many bits, are the number of a bin among those of all texts
     donors: np.ndarray  # (bins, tries) whom an empty bin asks, in order
     liking: np.ndarray  # (bins, bins) whom it asks when all of these are empty: the filled one with the least
     weights: np.ndarray  # (rows,) of the hash of a band
@@ -98,15 +101,8 @@ def _tables(n_bins: int, rows: int) -> _Tables:
     random = np.random.Generator(np.random.Philox(_SEED))
     shift = 32 - (n_bins.bit_length() - 1)
     return _Tables(
-        starts=(np.arange(n_bins, dtype=np.uint64) << np.uint64(shift)).astype(np.uint32),
-        shift=np.uint32(shift),
-        numbers=np.arange(n_bins, dtype=np.uint32),
+        shift=np.uint64(shift),
         donors=random.integers(0, n_bins, (n_bins, _BORROWINGS)),
         liking=random.integers(0, 2**32, (n_bins, n_bins), dtype=np.uint32),
         weights=random.integers(0, 2**64, rows, dtype=np.uint64) | _ONE,
     )
-
-
-@functools.cache
-def _numbers(size: int) -> np.ndarray:
-    return np.arange(size)

@@ -38,7 +38,7 @@ _ASCII_BREAKS = bytes.maketrans(b"\x0b\x0c\r", b"\n\n\n")
 _ASCII_CONTROLS = bytes(set(range(0x20)) - set(b"\t\n\x0b\x0c\r")) + b"\x7f"
 
 _SPACE = re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]")
-_NEWLINES = re.compile(r"\n{3,}")
+_NEWLINES = re.compile(r"\n\n\n+")  # much faster than \n{3,}: its beginning is a literal
 
 _ADDRESS = r"""(?:(?i:https?|ftp)://|www\.(?=\w))(?:[^\s<>"()]|\([^\s<>"()]*\))+(?<![.,;:!?'’”\]}*_])"""
 _LINK = re.compile(rf"!?\[([^\[\]\n]*)\]\((?>{_ADDRESS})[^()\n]*\)")

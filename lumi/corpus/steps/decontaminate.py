@@ -7,7 +7,6 @@ they are much of it. Which task caused how much is counted and stands in the dat
 
 import dataclasses
 import functools
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +18,7 @@ from lumi.corpus.blocks import read_array, read_json, write_array, write_json
 from lumi.corpus.card import table
 from lumi.corpus.document import broken_rules, is_count
 from lumi.corpus.steps.step import NOTES, Step
-from lumi.corpus.steps.words import find_words, ngram_hashes
+from lumi.corpus.steps.words import WordBatch, ngram_hashes
 from lumi.errors import join_violations
 
 _MOST_BITS = 24
@@ -104,24 +103,25 @@ class Decontaminate(Step):
         self._folder = folder / "benchmarks"
         if (self._folder / "index.json").is_file():
             return
-        by_length: dict[int, dict[int, set[int]]] = {}
+        by_length: dict[int, list[tuple[np.ndarray, int]]] = {}
         facts = []
         for number, task in enumerate(self.present):
-            items: Counter[str] = Counter()
-            for text in task.texts():
-                length = min(self.n, len(find_words(text).starts))
-                items["looked for" if length >= self.fewest else "too short"] += 1
-                if length >= self.fewest:
-                    hashes = ngram_hashes(text, length).tolist()
-                    by_length.setdefault(length, {}).setdefault(number, set()).update(hashes)
-            facts.append([task.name, items["looked for"], items["too short"]])
-        for length, owners in by_length.items():
-            owner_of = {value: number for number in sorted(owners, reverse=True) for value in owners[number]}
-            hashes = np.array(sorted(owner_of), dtype=np.uint64)
-            write_array(self._folder / f"{length}.hashes.npy", hashes)
-            write_array(
-                self._folder / f"{length}.owners.npy", np.array([owner_of[int(h)] for h in hashes], dtype=np.int16)
+            words = WordBatch(list(task.texts()))
+            lengths = np.minimum(words.n_words, self.n)
+            facts.append([task.name, int((lengths >= self.fewest).sum()), int((lengths < self.fewest).sum())])
+            for length in range(self.fewest, self.n + 1):
+                hashes, texts = words.ngrams(length)
+                chosen = hashes[lengths[texts] == length]
+                if len(chosen):
+                    by_length.setdefault(length, []).append((np.unique(chosen), number))
+        for length, parts in by_length.items():
+            hashes = np.concatenate([part for part, _ in parts])
+            owners = np.repeat(
+                np.array([number for _, number in parts], dtype=np.int16), [len(part) for part, _ in parts]
             )
+            hashes, first = np.unique(hashes, return_index=True)  # an n-gram of two tasks counts for the first of them
+            write_array(self._folder / f"{length}.hashes.npy", hashes)
+            write_array(self._folder / f"{length}.owners.npy", owners[first])
         write_json(self._folder / "index.json", {"tasks": facts, "lengths": sorted(by_length)})
 
     def apply(self, document: Document) -> str | None:

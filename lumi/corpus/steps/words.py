@@ -8,6 +8,7 @@ n-gram, for every n at the same cost.
 
 import functools
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -52,14 +53,7 @@ class Words(NamedTuple):
 @functools.lru_cache(maxsize=1)  # the steps of a pipeline look at one document after the other
 def find_words(text: str) -> Words:
     """Where the words of ``text`` stand."""
-    if text.isascii():
-        lower = text.encode().translate(_TABLE)
-    else:
-        lower = _FOREIGN_SIGN.sub(b" ", text.lower().encode("utf-8", "replace").translate(_TABLE))
-    data = np.frombuffer(b" " + lower + b" ", dtype=np.uint8)
-    is_word = data != _SPACE
-    edges = np.flatnonzero(is_word[1:] != is_word[:-1]) + 1
-    return Words(data, edges[::2], edges[1::2])
+    return _found(b" " + _plain(text) + b" ")
 
 
 def split_words(text: str) -> list[bytes]:
@@ -79,7 +73,61 @@ def word_lengths(text: str) -> np.ndarray:
 @functools.lru_cache(maxsize=1)
 def word_hashes(text: str) -> np.ndarray:
     """One 64-bit hash a word, (n_words,) uint64. Do not write into it."""
-    data, starts, ends = find_words(text)
+    return _hashed(find_words(text))
+
+
+@functools.lru_cache(maxsize=1)
+def _prefix_sums(text: str) -> np.ndarray:
+    return _sums(word_hashes(text))
+
+
+def ngram_hashes(text: str, n: int) -> np.ndarray:
+    """One 64-bit hash for each run of ``n`` words, (max(0, n_words - n + 1),) uint64."""
+    return _grams(_prefix_sums(text), n)
+
+
+class WordBatch:
+    """The words of many texts at once: for short ones, an array operation costs more than what it does.
+
+    Args:
+        texts: any number of them.
+
+    Attributes:
+        n_words: of each text, (n_texts,) int64.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        plain = list(map(_plain, texts))
+        words = _found(b" " + b" ".join(plain) + b" ")
+        begins = np.cumsum([1, *(len(part) + 1 for part in plain)])
+        self._bounds = np.searchsorted(words.starts, begins)
+        self.n_words = np.diff(self._bounds)
+        self._sums = _sums(_hashed(words))
+
+    def ngrams(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Hashes of all runs of ``n`` words within a text, as `ngram_hashes` gives them, and the number of their text."""
+        hashes = _grams(self._sums, n)
+        texts = np.repeat(np.arange(len(self.n_words)), self.n_words)[: len(hashes)]
+        within = np.arange(len(hashes)) + n <= self._bounds[1:][texts]
+        return hashes[within], texts[within]
+
+
+def _plain(text: str) -> bytes:
+    """UTF-8 of the words in lower case, with spaces for all other signs."""
+    if text.isascii():
+        return text.encode().translate(_TABLE)
+    return _FOREIGN_SIGN.sub(b" ", text.lower().encode("utf-8", "replace").translate(_TABLE))
+
+
+def _found(plain: bytes) -> Words:
+    data = np.frombuffer(plain, dtype=np.uint8)
+    is_word = data != _SPACE
+    edges = np.flatnonzero(is_word[1:] != is_word[:-1]) + 1
+    return Words(data, edges[::2], edges[1::2])
+
+
+def _hashed(words: Words) -> np.ndarray:
+    data, starts, ends = words
     hashes = np.empty(len(starts), dtype=np.uint64)
     first = 0
     while first < len(starts):
@@ -94,17 +142,13 @@ def word_hashes(text: str) -> np.ndarray:
     return mixed(hashes)  # without it an n-gram would be a sum of characters, and words could trade them
 
 
-@functools.lru_cache(maxsize=1)
-def _prefix_sums(text: str) -> np.ndarray:
-    words = word_hashes(text)
-    sums = np.zeros(len(words) + 1, dtype=np.uint64)
-    np.cumsum(words * _powers(_BASE, len(words)), out=sums[1:])
+def _sums(hashes: np.ndarray) -> np.ndarray:
+    sums = np.zeros(len(hashes) + 1, dtype=np.uint64)
+    np.cumsum(hashes * _powers(_BASE, len(hashes)), out=sums[1:])
     return sums
 
 
-def ngram_hashes(text: str, n: int) -> np.ndarray:
-    """One 64-bit hash for each run of ``n`` words, (max(0, n_words - n + 1),) uint64."""
-    sums = _prefix_sums(text)
+def _grams(sums: np.ndarray, n: int) -> np.ndarray:
     size = max(0, len(sums) - n)
     return (sums[n:] - sums[:size]) * _powers(_INVERSE, size) if size else np.empty(0, dtype=np.uint64)
 

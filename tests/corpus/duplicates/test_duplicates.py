@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lumi.corpus import Corpus, Document, Duplicates, Source, build_corpus, read_corpus
-from lumi.corpus.duplicates import Signature
+from lumi.corpus.duplicates import Signature, match
 from lumi.corpus.duplicates.match import groups
 from lumi.corpus.duplicates.signature import similarities
 from lumi.errors import ConfigError
@@ -60,8 +60,8 @@ def test_the_estimate_is_the_jaccard_similarity(n_words):
     for _ in range(60):
         words = prose(rng, n_words)
         one, other = " ".join(words), changed(rng, words, 0.06)
-        minima = [signature.of(text)[0] for text in (one, other)]
-        errors.append(float(similarities(minima[0], minima[1][None])[0]) - jaccard(one, other))
+        minima, _ = signature.of([one, other])
+        errors.append(float(similarities(minima[0], minima[1:])[0]) - jaccard(one, other))
     # 256 minima: a standard deviation of at most 0.03 each, and of 0.004 for the mean of 60; short texts borrow minima.
     assert abs(np.mean(errors)) < 0.02
     assert np.std(errors) < (0.09 if n_words == 12 else 0.04)
@@ -113,6 +113,15 @@ def test_the_memory_that_may_be_used_changes_nothing(tmp_path, monkeypatch, most
     expected = kept(tmp_path, texts, near=True)
     monkeypatch.setattr("lumi.corpus.duplicates.match._MOST_SORTED", most)
     assert kept(tmp_path, texts, near=True) == expected
+
+
+def test_portions_hold_every_run_and_cut_long_ones(monkeypatch):
+    monkeypatch.setattr(match, "_MOST_COMPARED", 10)
+    starts, sizes = np.array([0, 5, 40, 100, 103]), np.array([3, 25, 2, 2, 2])
+    portions = list(match._portions(starts, sizes))
+    runs = [run for portion in portions for run in zip(*map(np.ndarray.tolist, portion), strict=True)]
+    assert runs == [(0, 3), (5, 10), (15, 10), (25, 5), (40, 2), (100, 2), (103, 2)]
+    assert max(int(portion[1].sum()) for portion in portions) <= 20
 
 
 def test_groups_reach_over_chains():
