@@ -70,7 +70,7 @@ def _signatures(words: Any) -> tuple[Callable[[Document], Any], Callable[[Docume
     def batched(document: Document) -> None:
         """As in the engine: the signatures of about a megabyte at once; the last part of a megabyte is not computed."""
         waiting.append(document.text)
-        if len(waiting) % 50 == 0 and sum(map(len, waiting)) >= 1_000_000 or len(document.text) >= 1_000_000:
+        if (len(waiting) % 50 == 0 and sum(map(len, waiting)) >= 1_000_000) or len(document.text) >= 1_000_000:
             ours.of(waiting)
             waiting.clear()
 

@@ -179,6 +179,7 @@ class _Build:
                 corpus.duplicates.signature(),
                 self.counter,
                 corpus.examples,
+                words_are_known=any(step.hashes_words for step in corpus.active_steps),
             ),
         ]
         ends = [".json", ".facts.npy", ".ids.json", ".dropped.jsonl", self.suffix]

@@ -27,6 +27,7 @@ from lumi.corpus.document import Document, Rejected, Source
 from lumi.corpus.duplicates.signature import Signature
 from lumi.corpus.executor import Task
 from lumi.corpus.steps.step import BITS, DROPPED, LANGUAGE, NOTES, SOURCE
+from lumi.corpus.steps.words import WordBatch, word_hashes
 from lumi.corpus.text import text_fault
 from lumi.corpus.tokens import TokenCounter
 from lumi.errors import DataError
@@ -164,18 +165,27 @@ class _Verdicts:
 
 
 class _Signatures:
-    """Signatures of the documents of a block, computed in batches of about a megabyte."""
+    """Signatures of the documents of a block, computed in batches of about a megabyte.
 
-    def __init__(self, signature: Signature | None) -> None:
-        self._signature = signature
+    Args:
+        signature: None computes none.
+        words_are_known: an earlier step has just hashed the words of each document, and they are still at hand.
+    """
+
+    def __init__(self, signature: Signature | None, words_are_known: bool) -> None:
+        self._signature, self._words_are_known = signature, words_are_known
         self._texts: list[str] = []
+        self._hashes: list[np.ndarray] = []
         self._n_chars = 0
         self._parts: list[tuple[np.ndarray, np.ndarray]] = []
 
     def add(self, text: str) -> None:
         if self._signature is None:
             return
-        self._texts.append(text)
+        if self._words_are_known:
+            self._hashes.append(word_hashes(text))
+        else:
+            self._texts.append(text)
         self._n_chars += len(text)
         if self._n_chars >= _BATCH_CHARS:
             self._flush(self._signature)
@@ -183,14 +193,16 @@ class _Signatures:
     def all(self) -> tuple[np.ndarray, np.ndarray]:
         """Minima and bands of all documents, see `Signature.of`."""
         assert self._signature is not None, "only asked for where there is one"
-        if self._texts or not self._parts:
+        if self._n_chars or not self._parts:
             self._flush(self._signature)
         minima, bands = zip(*self._parts, strict=True)
         return np.concatenate(minima), np.concatenate(bands, axis=1)
 
     def _flush(self, signature: Signature) -> None:
-        self._parts.append(signature.of(self._texts))
-        self._texts, self._n_chars = [], 0
+        known = self._words_are_known
+        words = WordBatch.of_hashes(self._hashes) if known else WordBatch.of_texts(self._texts)
+        self._parts.append(signature.of_words(words))
+        self._texts, self._hashes, self._n_chars = [], [], 0
 
 
 class WriteProcessed(Task):
@@ -203,6 +215,7 @@ class WriteProcessed(Task):
         signature: of near duplicates; None computes none.
         counter: of tokens.
         most_examples: of documents that are left out, for each reason.
+        words_are_known: some step before hashes the words of every document.
     """
 
     name = "write processed"
@@ -215,9 +228,11 @@ class WriteProcessed(Task):
         signature: Signature | None,
         counter: TokenCounter,
         most_examples: int,
+        words_are_known: bool = False,
     ) -> None:
         super().__init__(folder)
         self.blocks, self.compression, self.signature = blocks, compression, signature
+        self.words_are_known = words_are_known
         self.counter, self.most_examples = counter, most_examples
 
     def work(self, data: Iterable[Flowing], rank: int) -> None:
@@ -226,7 +241,7 @@ class WriteProcessed(Task):
         verdicts = _Verdicts(self.most_examples)
         facts: list[tuple[Any, ...]] = []
         ids: list[str] = []
-        signatures = _Signatures(self.signature)
+        signatures = _Signatures(self.signature, self.words_are_known)
         notes: Counter[str] = Counter()
         with line_writer(block.path(self.folder, COMPRESSIONS[self.compression]), self.compression) as writer:
             for document in data:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lumi.corpus import Corpus, Duplicates, Files, Local, Ray, Slurm, World, build_corpus
 from lumi.config import build
+from lumi.corpus import Corpus, Duplicates, Files, Local, Ray, Slurm, World, build_corpus
 from lumi.errors import ConfigError, DataError
 
 SBATCH = """#!/bin/bash

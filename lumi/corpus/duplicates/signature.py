@@ -37,14 +37,18 @@ class Signature:
         self.n_bins = bands * rows
 
     def of(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """As `of_words`, of these texts."""
+        return self.of_words(WordBatch.of_texts(texts))
+
+    def of_words(self, words: WordBatch) -> tuple[np.ndarray, np.ndarray]:
         """Minima, (texts, bins) uint8, and bands, (bands, texts) uint64, so that a band is read by itself.
 
         A minimum is kept to 8 of its bits (arXiv:0910.3349): unequal ones then agree by chance once in 256, which
         `similarities` takes into account. A text without words is like nothing: its bands are 0.
         """
-        n_bins, tables = self.n_bins, _tables(self.n_bins, self.rows)
-        shingles = self._shingles(texts)
-        minima, filled = np.zeros(len(texts) * n_bins, dtype=np.uint32), np.zeros(len(texts) * n_bins, dtype=np.bool_)
+        n_bins, tables, size = self.n_bins, _tables(self.n_bins, self.rows), len(words.n_words) * self.n_bins
+        shingles = self._shingles(words)
+        minima, filled = np.zeros(size, dtype=np.uint32), np.zeros(size, dtype=np.bool_)
         bins = (shingles >> tables.shift).astype(np.int64)  # of the text and the hash: its place in all minima
         is_first = np.ones(len(bins), dtype=bool)
         np.not_equal(bins[1:], bins[:-1], out=is_first[1:])
@@ -56,9 +60,8 @@ class Signature:
         bands = np.where(has_words[:, None], bands | _ONE, np.uint64(0))
         return minima.astype(np.uint8).reshape(-1, n_bins), np.ascontiguousarray(bands.T)
 
-    def _shingles(self, texts: Sequence[str]) -> np.ndarray:
+    def _shingles(self, words: WordBatch) -> np.ndarray:
         """The number of a text in the upper half, the hash of a shingle in the lower one, sorted, (n,) uint64."""
-        words = WordBatch(texts)
         hashes, owners = words.ngrams(self.shingle_words)
         parts = [(mixed(hashes) >> _HALF) | (owners.astype(np.uint64) << _HALF)]
         for n in range(1, self.shingle_words):  # a text of fewer words is one shingle

@@ -23,6 +23,8 @@ from lumi.errors import join_violations
 
 _MOST_BITS = 24
 """Of a table that most n-grams of a document do not pass: 16 MB."""
+_SECOND = np.uint64(24)
+"""Bits of a hash that its second place in the table does not use."""
 
 
 class Benchmark(Protocol):
@@ -58,6 +60,7 @@ class Decontaminate(Step):
     """
 
     name = "decontaminate"
+    hashes_words = True
 
     tasks: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     n: int = 13
@@ -106,7 +109,7 @@ class Decontaminate(Step):
         by_length: dict[int, list[tuple[np.ndarray, int]]] = {}
         facts = []
         for number, task in enumerate(self.present):
-            words = WordBatch(list(task.texts()))
+            words = WordBatch.of_texts(list(task.texts()))
             lengths = np.minimum(words.n_words, self.n)
             facts.append([task.name, int((lengths >= self.fewest).sum()), int((lengths < self.fewest).sum())])
             for length in range(self.fewest, self.n + 1):
@@ -181,10 +184,11 @@ class _Index:
         self._parts = []
         for length in facts["lengths"]:
             hashes = read_array(folder / f"{length}.hashes.npy")
-            # 32 places for each n-gram let one in 32 of a document's through; a small table stays in the cache.
-            shift = np.uint64(64 - min(_MOST_BITS, max(10, 5 + len(hashes).bit_length())))
+            # A Bloom filter of two hashes: with 16 places for each n-gram one in sixty of a document's gets through.
+            shift = np.uint64(64 - min(_MOST_BITS, max(10, 4 + len(hashes).bit_length())))
             known = np.zeros(1 << (64 - int(shift)), dtype=bool)
             known[hashes >> shift] = True
+            known[(hashes << _SECOND) >> shift] = True
             self._parts.append((length, shift, known, hashes, read_array(folder / f"{length}.owners.npy")))
 
     def hits(self, text: str) -> set[int]:
@@ -193,6 +197,7 @@ class _Index:
         for length, shift, known, hashes, owners in self._parts:
             grams = ngram_hashes(text, length)
             perhaps = grams[known[grams >> shift]]
+            perhaps = perhaps[known[(perhaps << _SECOND) >> shift]]
             if len(perhaps):
                 places = np.minimum(np.searchsorted(hashes, perhaps), len(hashes) - 1)
                 found.update(owners[places[hashes[places] == perhaps]].tolist())

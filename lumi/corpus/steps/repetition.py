@@ -46,6 +46,7 @@ class GopherRepetition(Step):
     """
 
     name = "gopher_repetition"
+    hashes_words = True
 
     dup_line_frac: float | None = 0.3
     dup_para_frac: float | None = 0.3

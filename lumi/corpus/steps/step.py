@@ -40,6 +40,9 @@ class Step(PipelineStep):
     version: ClassVar[int] = 1
     """To be raised with every change that makes other documents from the same settings."""
 
+    hashes_words: ClassVar[bool] = False
+    """Whether it asks for the `lumi.corpus.steps.words` of every document, so that the ones after it have them for nothing."""
+
     enabled: bool = True
 
     def __post_init__(self) -> None:

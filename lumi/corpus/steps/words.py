@@ -9,7 +9,7 @@ n-gram, for every n at the same cost.
 import functools
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -90,19 +90,31 @@ class WordBatch:
     """The words of many texts at once: for short ones, an array operation costs more than what it does.
 
     Args:
-        texts: any number of them.
+        hashes: of the words of all texts in a row, (n_words,) uint64.
+        bounds: where each text begins among them, and the end, (n_texts + 1,) int64.
 
     Attributes:
         n_words: of each text, (n_texts,) int64.
     """
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    def __init__(self, hashes: np.ndarray, bounds: np.ndarray) -> None:
+        self._bounds = bounds
+        self.n_words = np.diff(bounds)
+        self._sums = _sums(hashes)
+
+    @classmethod
+    def of_texts(cls, texts: Sequence[str]) -> Self:
+        """The words of these texts."""
         plain = list(map(_plain, texts))
         words = _found(b" " + b" ".join(plain) + b" ")
         begins = np.cumsum([1, *(len(part) + 1 for part in plain)])
-        self._bounds = np.searchsorted(words.starts, begins)
-        self.n_words = np.diff(self._bounds)
-        self._sums = _sums(_hashed(words))
+        return cls(_hashed(words), np.searchsorted(words.starts, begins))
+
+    @classmethod
+    def of_hashes(cls, hashes: Sequence[np.ndarray]) -> Self:
+        """Of texts whose `word_hashes` are known."""
+        joined = np.concatenate([np.empty(0, dtype=np.uint64), *hashes])
+        return cls(joined, np.cumsum([0, *map(len, hashes)]))
 
     def ngrams(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Hashes of all runs of ``n`` words within a text, as `ngram_hashes` gives them, and the number of their text."""
