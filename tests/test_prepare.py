@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from lumi.errors import ConfigError, LumiError
+from lumi.errors import ConfigError, LockedError, LumiError
+from lumi.lock import folder_lock
 from lumi.manifest import read_manifest
 from lumi.prepare import prepare
 
@@ -81,3 +82,21 @@ def test_what_makes_no_sense_is_refused(
 def test_without_a_tokenizer_nothing_can_be_shown(prepared: Callable[..., Path]) -> None:
     with pytest.raises(LumiError, match="tokenizer"):
         prepared("step=chat", "inspect=1", *SMALL_CHAT)
+
+
+def test_a_budget_is_counted_with_a_tokenizer_that_exists(prepared: Callable[..., Path], composed: Config) -> None:
+    folder = prepared(WORLD)
+    tokenizer = folder / "tokenizer" / "world"
+    existing = ("tokenizer=existing", f"tokenizer.path='{tokenizer}'")
+    with_budget = (WORLD, "source.name=part", "source.seed=1", "corpus.tokens=5000")
+    prepare(composed("prepare", *existing, *with_budget, f"paths.data='{folder}'"))
+    corpus = read_manifest(folder / "corpus" / "part", kind="corpus").info
+    packed = read_manifest(folder / "packed" / "world" / "part" / "part", kind="packed").info["splits"]
+    n_tokens = sum(split["tokens"] - 2 * split["documents"] for split in packed.values())  # without bos and eos
+    assert corpus["tokens"] == n_tokens
+    assert 5000 <= n_tokens < 5000 + 400  # less than a document more
+
+
+def test_a_second_writer_is_refused_with_the_first_one_named(prepared: Callable[..., Path], tmp_path: Path) -> None:
+    with folder_lock(tmp_path / "corpus" / "world"), pytest.raises(LockedError, match=r"process \d+ on .* since 20"):
+        prepared(WORLD)

@@ -275,5 +275,5 @@ class WriteProcessed(Task):
         data = document.text.encode()
         digest = np.frombuffer(hashlib.blake2b(data, digest_size=16).digest(), dtype="<u8")
         bits = document.metadata[BITS]
-        n_tokens = self.counter.count(document.text, len(data))
+        n_tokens = self.counter.count(document.text)
         return (tuple(digest), len(data), len(document.text), n_tokens, np.nan if bits is None else bits)

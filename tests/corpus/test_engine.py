@@ -149,7 +149,7 @@ class Counted(Source):
 
 def tokens_of(folder: Path, name: str) -> list[int]:
     counter = TokenCounter()
-    return [counter.count(item.text, len(item.text.encode())) for item in read_corpus(folder, name)]
+    return [counter.count(item.text) for item in read_corpus(folder, name)]
 
 
 def test_a_budget_ends_with_the_document_that_reaches_it(tmp_path):
