@@ -16,9 +16,9 @@ from datasketch import MinHash, MinHashLSH
 from datatrove.data import Document
 
 from lumi.corpus import Duplicates, TokenCounter
-from lumi.corpus.blocks import BlockId, read_array
 from lumi.corpus.duplicates.match import MatchDocuments
-from lumi.corpus.stages import META, WriteProcessed
+from lumi.corpus.engine.blocks import BlockId, read_array
+from lumi.corpus.engine.stages import META, WriteProcessed
 from lumi.corpus.steps.step import BITS
 from lumi.corpus.steps.words import ngram_hashes, split_words
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
-from lumi.corpus.blocks import read_documents
+from lumi.corpus.engine.blocks import read_documents
 
 
 def plain_loop(job: tuple[Path, bytes, Path]) -> None:

@@ -16,7 +16,7 @@ from datatrove.data import Document as Flowing
 from benchmarks.measure import Seconds, Table, n_bytes, percent, rate
 from benchmarks.packing import Places
 from lumi.corpus import Corpus, Document
-from lumi.corpus.blocks import document_line
+from lumi.corpus.engine.blocks import document_line
 from lumi.corpus.steps.step import LANGUAGE
 from lumi.tokenizer import Tokenizer
 

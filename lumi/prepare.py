@@ -10,8 +10,8 @@ from rich.console import Console
 
 from lumi.config import build, check_keys, resolve
 from lumi.corpus import Corpus, TokenCounter
-from lumi.corpus.analyze import analyze
-from lumi.corpus.plan_table import WIDTH, show_plan
+from lumi.corpus.planning.analyze import analyze
+from lumi.corpus.planning.table import WIDTH, show_plan
 from lumi.data import ChatData, Locations, PackedData
 from lumi.data.prepare import Step, token_counter
 from lumi.data.prepare import prepare as prepare_corpus

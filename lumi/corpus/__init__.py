@@ -1,10 +1,11 @@
 """Where text comes from, and the corpus on disk that it becomes."""
 
-from lumi.corpus.build import build_corpus, corpus_shards, read_corpus
 from lumi.corpus.corpus import Corpus, corpus_of
 from lumi.corpus.document import Document, Rejected, Source, SourceSettings
 from lumi.corpus.duplicates import Duplicates
-from lumi.corpus.executor import Executor, Local, Ray, Slurm
+from lumi.corpus.engine.build import build_corpus, corpus_shards, read_corpus
+from lumi.corpus.engine.cluster import Ray, Slurm
+from lumi.corpus.engine.executor import Executor, Local
 from lumi.corpus.existing import Existing
 from lumi.corpus.files import Files
 from lumi.corpus.hub_source import Hub

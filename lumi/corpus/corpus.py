@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from lumi.corpus.blocks import COMPRESSIONS
 from lumi.corpus.document import Source, broken_rules, is_count, is_name
 from lumi.corpus.duplicates import Duplicates
+from lumi.corpus.engine.blocks import COMPRESSIONS
 from lumi.corpus.steps.step import Step
 from lumi.corpus.tokens import TokenCounter
 from lumi.errors import ConfigError, join_violations

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lumi.corpus.blocks import read_documents
-from lumi.corpus.build import corpus_shards
 from lumi.corpus.document import Document, Rejected, SourceSettings, broken_rules
+from lumi.corpus.engine.blocks import read_documents
+from lumi.corpus.engine.build import corpus_shards
 from lumi.errors import ConfigError, DataError, did_you_mean, join_violations
 from lumi.manifest import Manifest, read_manifest, verify
 

@@ -60,12 +60,17 @@ def metered() -> Iterator[Meter]:
         _METER.reset(token)
 
 
-def open_stream(path: Path, encoding: str = "utf-8") -> io.BufferedReader:
+def open_stream(path: Path, encoding: str = "utf-8", *, zstd_piece_bytes: int = _ZSTD_PIECE_BYTES) -> io.BufferedReader:
     r"""Open ``path`` for reading as UTF-8 bytes with ``\n`` newlines; a suffix of `PACKINGS` decides how it is unpacked.
 
     UTF-8 input is passed on unchecked, so that one bad byte costs one row and not the file. Use within `read_errors`.
+
+    Args:
+        path: of the file.
+        encoding: of its text.
+        zstd_piece_bytes: unpacked at a time, which in a hostile file may become 32,000 times as much.
     """
-    pieces = _unpacked(path)
+    pieces = _unpacked(path, zstd_piece_bytes)
     if codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig"):
         pieces = _reencoded(pieces, encoding)
     return io.BufferedReader(_Pieces(_with_newlines(pieces)), _PIECE_BYTES)
@@ -150,14 +155,14 @@ class _Pieces(io.RawIOBase):
         return size
 
 
-def _unpacked(path: Path) -> Iterator[bytes]:
+def _unpacked(path: Path, zstd_piece_bytes: int) -> Iterator[bytes]:
     packing = path.suffix.lower()
     meter = _METER.get()
     with path.open("rb") if meter is None else _Metered(path, meter) as file:
         if packing in PACKINGS and not file.peek(1):
             raise EOFError  # gzip takes a file of no bytes for an empty archive; it is a failed download
         if packing == ".zst":
-            yield from _unzstd(file)
+            yield from _unzstd(file, zstd_piece_bytes)
             return
         with _unpacker(file, packing) as unpacked:
             while piece := unpacked.read(_PIECE_BYTES):
@@ -183,11 +188,11 @@ def _unpacker(file: io.BufferedReader, packing: str) -> gzip.GzipFile | lzma.LZM
     return lzma.LZMAFile(file) if packing == ".xz" else file
 
 
-def _unzstd(file: io.BufferedReader) -> Iterator[bytes]:
+def _unzstd(file: io.BufferedReader, piece_bytes: int) -> Iterator[bytes]:
     import zstandard  # only here: most corpora do without
 
     # zstandard's own stream reader takes a truncated frame for the end of the file, so the frames are followed by hand.
-    frame, data = None, file.read(_ZSTD_PIECE_BYTES)
+    frame, data = None, file.read(piece_bytes)
     while data:
         frame = frame or zstandard.ZstdDecompressor().decompressobj()
         try:
@@ -197,7 +202,7 @@ def _unzstd(file: io.BufferedReader) -> Iterator[bytes]:
         data = frame.unused_data
         if frame.eof:
             frame = None
-        data = data or file.read(_ZSTD_PIECE_BYTES)
+        data = data or file.read(piece_bytes)
     if frame is not None:
         raise EOFError
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lumi.corpus import Executor, Local, corpus_shards
-from lumi.corpus.blocks import begin_work, read_array, read_json
-from lumi.corpus.executor import mark_done, stop_on_signals
-from lumi.corpus.pack import PackShards, split_fraction, token_dtype
+from lumi.corpus.engine.blocks import begin_work, read_array, read_json
+from lumi.corpus.engine.executor import mark_done, stop_on_signals
+from lumi.corpus.engine.pack import PackShards, split_fraction, token_dtype
 from lumi.data.packed import Split
 from lumi.data.shards import SplitWriter, check_packed
 from lumi.errors import ConfigError, DataError, join_violations

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lumi.corpus.build import build_corpus
 from lumi.corpus.corpus import Corpus
 from lumi.corpus.document import Document, SourceSettings
+from lumi.corpus.engine.build import build_corpus
 from lumi.corpus.existing import Existing
 from lumi.errors import ConfigError, DataError
 

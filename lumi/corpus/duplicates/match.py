@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from lumi.corpus.blocks import BlockId, read_array, write_array
 from lumi.corpus.duplicates.settings import Duplicates
 from lumi.corpus.duplicates.signature import similarities
-from lumi.corpus.executor import Task
+from lumi.corpus.engine.blocks import BlockId, read_array, write_array
+from lumi.corpus.engine.executor import Task
 
 _MOST_SORTED = 16_000_000
 """Hashes that are sorted at a time: half a gigabyte."""

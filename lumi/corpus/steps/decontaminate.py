@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 from datatrove.data import Document
 
-from lumi.corpus.blocks import read_array, read_json, write_array, write_json
-from lumi.corpus.card import table
 from lumi.corpus.document import broken_rules, is_count
+from lumi.corpus.engine.blocks import read_array, read_json, write_array, write_json
+from lumi.corpus.engine.card import table
 from lumi.corpus.steps.step import NOTES, Step
 from lumi.corpus.steps.words import WordBatch, ngram_hashes
 from lumi.errors import join_violations

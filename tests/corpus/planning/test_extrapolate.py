@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lumi.corpus.extrapolate import Estimate, interval, ratio, wilson
-from lumi.corpus.plan_table import count, size
+from lumi.corpus.planning.extrapolate import Estimate, interval, ratio, wilson
+from lumi.corpus.planning.table import count, size
 
 
 def test_an_estimate_stays_within_what_is_possible():

@@ -11,7 +11,9 @@ import numpy as np
 from datatrove.data import Document as Flowing
 from datatrove.pipeline.base import PipelineStep
 
-from lumi.corpus.blocks import (
+from lumi.corpus.document import Document, Rejected, Source
+from lumi.corpus.duplicates.signature import Signature
+from lumi.corpus.engine.blocks import (
     COMPRESSIONS,
     BlockId,
     complete_blocks,
@@ -23,9 +25,7 @@ from lumi.corpus.blocks import (
     write_array,
     write_json,
 )
-from lumi.corpus.document import Document, Rejected, Source
-from lumi.corpus.duplicates.signature import Signature
-from lumi.corpus.executor import Task
+from lumi.corpus.engine.executor import Task
 from lumi.corpus.steps.step import BITS, DROPPED, LANGUAGE, NOTES, SOURCE
 from lumi.corpus.steps.words import WordBatch, word_hashes
 from lumi.corpus.text import text_fault

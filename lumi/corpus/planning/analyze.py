@@ -12,16 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from lumi.corpus.build import RAW_BYTES_PER_TOKEN
 from lumi.corpus.corpus import Corpus
 from lumi.corpus.document import Source
-from lumi.corpus.executor import Executor, Local
-from lumi.corpus.extrapolate import Estimate, ratio, totals, wilson
-from lumi.corpus.plan import Amounts, Plan, SourcePlan
-from lumi.corpus.plan_words import how_sampled, notes, warnings
-from lumi.corpus.sample import Sample, draw_sample
+from lumi.corpus.engine.build import RAW_BYTES_PER_TOKEN
+from lumi.corpus.engine.executor import Executor, Local
+from lumi.corpus.planning.extrapolate import Estimate, ratio, totals, wilson
+from lumi.corpus.planning.plan import Amounts, Plan, SourcePlan
+from lumi.corpus.planning.sample import Sample, draw_sample
+from lumi.corpus.planning.trial import Outcome, try_out
+from lumi.corpus.planning.words import how_sampled, notes, warnings
 from lumi.corpus.tokens import ESTIMATE_ERROR, TokenCounter
-from lumi.corpus.trial import Outcome, try_out
 
 log = logging.getLogger(__name__)
 

@@ -63,7 +63,7 @@ if __name__ == "__main__":
 
 def start(tmp_path: Path, workers: int) -> "subprocess.Popen[bytes]":
     script = tmp_path / "run.py"
-    script.write_text(RUN.format(folder=str(Path(__file__).parent), target=str(tmp_path / "c"), workers=workers))
+    script.write_text(RUN.format(folder=str(Path(__file__).parents[1]), target=str(tmp_path / "c"), workers=workers))
     return subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, start_new_session=True)
 
 
@@ -211,7 +211,7 @@ def test_a_full_disk_costs_nothing_but_time(tmp_path, undisturbed, monkeypatch, 
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("lumi.corpus.write.os.link", full)
+        patch.setattr("lumi.corpus.engine.write.os.link", full)
         with pytest.raises(ResourceError, match=r"no space left while writing .* free some space, then run the same"):
             build_corpus(corpus(), tmp_path / "c")
     build_corpus(corpus(), tmp_path / "c")

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from lumi.corpus.blocks import COMPRESSIONS, BlockId, read_array, read_documents, read_json
-from lumi.corpus.card import data_card
 from lumi.corpus.corpus import Corpus
 from lumi.corpus.document import Source
-from lumi.corpus.picture import draw_lengths
+from lumi.corpus.engine.blocks import COMPRESSIONS, BlockId, read_array, read_documents, read_json
+from lumi.corpus.engine.card import data_card
+from lumi.corpus.engine.picture import draw_lengths
 from lumi.errors import DataError
 from lumi.manifest import Manifest, write_manifest
 

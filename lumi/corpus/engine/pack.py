@@ -3,6 +3,7 @@
 `lumi.data.pack` runs it and joins the parts in their order. It stands here because a worker should not need torch.
 """
 
+import functools
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
@@ -11,9 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lumi.corpus.blocks import read_documents, write_array, write_json
 from lumi.corpus.document import Document
-from lumi.corpus.executor import Task
+from lumi.corpus.engine.blocks import read_documents, write_array, write_json
+from lumi.corpus.engine.executor import Task
 from lumi.tokenizer import Tokenizer, utf8
 
 Split = Literal["train", "val"]
@@ -59,7 +60,7 @@ class PackShards(Task):
 
     def work(self, data: Any, rank: int) -> None:
         """One shard."""
-        tokenizer = Tokenizer.load(self.tokenizer, expect_sha256=self.sha256)
+        tokenizer = _loaded(self.tokenizer, self.sha256)
         dtype = token_dtype(tokenizer)
         bos, eos = np.array([tokenizer.bos_id], dtype=dtype), np.array([tokenizer.eos_id], dtype=dtype)
         parts: dict[Split, _Part] = {"train": _Part(), "val": _Part()}
@@ -78,6 +79,11 @@ class PackShards(Task):
             write_array(self.result(rank, f"{split}.lengths.npy"), np.array(part.lengths, dtype=np.int64))
         record = {split: part.facts() for split, part in parts.items()}
         write_json(self.result(rank, "json"), {**record, "fractions": fractions})
+
+
+@functools.lru_cache(maxsize=1)  # a worker takes many shards
+def _loaded(folder: Path, sha256: str) -> Tokenizer:
+    return Tokenizer.load(folder, expect_sha256=sha256)
 
 
 class _Part:

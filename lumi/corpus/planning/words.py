@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from lumi.corpus.corpus import Corpus
 from lumi.corpus.document import Source
 from lumi.corpus.hub_source import Hub
-from lumi.corpus.plan import SourcePlan
-from lumi.corpus.sample import Sample
+from lumi.corpus.planning.plan import SourcePlan
+from lumi.corpus.planning.sample import Sample
 from lumi.corpus.tokens import ESTIMATE_ERROR, TokenCounter
 
 _FAULTS = {

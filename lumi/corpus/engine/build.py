@@ -16,7 +16,10 @@ from typing import Any
 import numpy as np
 from datatrove.pipeline.base import PipelineStep
 
-from lumi.corpus.blocks import (
+from lumi.corpus.corpus import Corpus
+from lumi.corpus.document import Document
+from lumi.corpus.duplicates.match import MatchDocuments, groups
+from lumi.corpus.engine.blocks import (
     COMPRESSIONS,
     BlockId,
     begin_work,
@@ -27,14 +30,11 @@ from lumi.corpus.blocks import (
     write_array,
     write_json,
 )
-from lumi.corpus.corpus import Corpus
-from lumi.corpus.document import Document
-from lumi.corpus.duplicates.match import MatchDocuments, groups
-from lumi.corpus.executor import Executor, Local, mark_done, stop_on_signals
-from lumi.corpus.finish import finish
-from lumi.corpus.stages import RAW, OpenBlocks, ReadSources, WriteProcessed
+from lumi.corpus.engine.executor import Executor, Local, mark_done, stop_on_signals
+from lumi.corpus.engine.finish import finish
+from lumi.corpus.engine.stages import RAW, OpenBlocks, ReadSources, WriteProcessed
+from lumi.corpus.engine.write import EXACT, KEPT, NEAR, WriteShards, verdicts_of
 from lumi.corpus.tokens import TokenCounter
-from lumi.corpus.write import EXACT, KEPT, NEAR, WriteShards, verdicts_of
 from lumi.errors import DataError
 from lumi.lock import folder_lock
 from lumi.manifest import Manifest, atomic_folder, disk_errors, fingerprint, verify

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from datatrove.data import Document as Flowing
 
-from lumi.corpus.blocks import COMPRESSIONS, BlockId, read_array, read_json
 from lumi.corpus.corpus import Corpus
 from lumi.corpus.document import Document, Rejected, Source
 from lumi.corpus.duplicates.match import MatchDocuments, groups
-from lumi.corpus.sample import Sample
-from lumi.corpus.stages import META, RAW, OpenBlocks, ReadSources, WriteProcessed
+from lumi.corpus.engine.blocks import COMPRESSIONS, BlockId, read_array, read_json
+from lumi.corpus.engine.stages import META, RAW, OpenBlocks, ReadSources, WriteProcessed
+from lumi.corpus.engine.write import EXACT, KEPT, NEAR, REASONS
+from lumi.corpus.planning.sample import Sample
 from lumi.corpus.steps.step import BITS, LANGUAGE, SOURCE
 from lumi.corpus.tokens import TokenCounter
-from lumi.corpus.write import EXACT, KEPT, NEAR, REASONS
 
 log = logging.getLogger(__name__)
 

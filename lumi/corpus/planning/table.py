@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
-from lumi.corpus.extrapolate import Estimate
-from lumi.corpus.plan import Plan, SourcePlan
+from lumi.corpus.planning.extrapolate import Estimate
+from lumi.corpus.planning.plan import Plan, SourcePlan
 
 WIDTH = 100
 _MOST_REASONS = 12

@@ -1,11 +1,11 @@
-"""The figures of a corpus that is not there yet, as `lumi.corpus.analyze` finds them: for a person, and as JSON."""
+"""The figures of a corpus that is not there yet, as `lumi.corpus.planning.analyze` finds them: for a person, and as JSON."""
 
 import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from lumi.corpus.extrapolate import Estimate, total
+from lumi.corpus.planning.extrapolate import Estimate, total
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

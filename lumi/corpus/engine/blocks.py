@@ -28,6 +28,7 @@ from lumi.errors import DataError
 log = logging.getLogger(__name__)
 
 COMPRESSIONS = {"zst": ".jsonl.zst", "gz": ".jsonl.gz", "none": ".jsonl"}
+_PIECE_BYTES = 1 << 17
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
@@ -63,7 +64,8 @@ def read_documents(path: Path) -> Iterator[Document]:
     Raises:
         DataError: the file is missing or damaged.
     """
-    with read_errors(path), open_stream(path) as stream:
+    # Larger pieces than of a stranger's file, which could blow up: this one is ours.
+    with read_errors(path), open_stream(path, zstd_piece_bytes=_PIECE_BYTES) as stream:
         for line in stream:
             try:
                 yield Document(**json.loads(line))

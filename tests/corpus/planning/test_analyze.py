@@ -34,10 +34,10 @@ from lumi.corpus import (
     World,
     build_corpus,
 )
-from lumi.corpus.analyze import analyze
-from lumi.corpus.extrapolate import Estimate
-from lumi.corpus.plan import Plan
-from lumi.corpus.plan_table import WIDTH, show_plan
+from lumi.corpus.planning.analyze import analyze
+from lumi.corpus.planning.extrapolate import Estimate
+from lumi.corpus.planning.plan import Plan
+from lumi.corpus.planning.table import WIDTH, show_plan
 from lumi.corpus.steps.step import Step
 from lumi.corpus.streams import metered, open_stream
 from lumi.errors import ConfigError

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lumi.corpus import Corpus, Document, Files, Rejected, Source, build_corpus, corpus_of, read_corpus
-from lumi.corpus.blocks import read_documents
+from lumi.corpus.engine.blocks import read_documents
 from lumi.errors import DataError
 from lumi.manifest import Manifest
 

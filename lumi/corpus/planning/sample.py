@@ -19,11 +19,11 @@ import numpy as np
 
 from lumi.corpus.document import Document, Rejected, Source
 from lumi.corpus.existing import Existing
-from lumi.corpus.extrapolate import Stretch
 from lumi.corpus.files import Files
 from lumi.corpus.hub import hub_count
 from lumi.corpus.hub_source import Hub
 from lumi.corpus.paths import find_files
+from lumi.corpus.planning.extrapolate import Stretch
 from lumi.corpus.pydocs import PyDocs
 from lumi.corpus.readers import file_format, known_formats, parquet_rows
 from lumi.corpus.streams import Meter, metered

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lumi.corpus.blocks import (
+from lumi.corpus.engine.blocks import (
     COMPRESSIONS,
     BlockId,
     document_line,
@@ -20,7 +20,7 @@ from lumi.corpus.blocks import (
     write_array,
     write_json,
 )
-from lumi.corpus.executor import Task
+from lumi.corpus.engine.executor import Task
 
 KEPT, EXACT, NEAR, BEYOND = range(4)
 REASONS = {EXACT: "duplicates: exact", NEAR: "duplicates: near", BEYOND: "budget: reached before"}
