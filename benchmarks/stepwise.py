@@ -61,7 +61,7 @@ def _pass(corpus: Corpus, lines: Sequence[bytes], tokenizer: Tokenizer) -> dict[
         if any(timed(step.name, step.apply, document) is not None for step in corpus.active_steps):
             continue
         if signature is not None:
-            timed(_SIGNATURE, signature.of, document.text)
+            timed(_SIGNATURE, signature.of, [document.text])
         written = timed(_WRITING, document_line, Document(text=document.text, id=""))
         timed("zstd level 3, in a stream", packer.compress, written)
         kept.append(document.text)

@@ -143,6 +143,8 @@ class Noisy(SourceSettings):
                 if size >= self.gigabytes * 1e9:
                     return
                 text = self._noisy(document.text, rng)
+                if not text.strip():  # a piece of nothing but blank lines
+                    continue
                 size += len(text.encode())
                 yield Document(text=text, id=f"{number}:{document.id}")
 
