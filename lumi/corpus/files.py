@@ -5,8 +5,6 @@ document, not by the files. Every row becomes a document or is accounted for.
 """
 
 import dataclasses
-import math
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,15 +12,12 @@ from typing import Any
 from lumi.corpus.document import Document, Rejected, SourceSettings, broken_rules, is_count
 from lumi.corpus.paths import find_files
 from lumi.corpus.readers import ReadOptions, file_format, known_formats, read_rows
-from lumi.corpus.streams import read_errors
+from lumi.corpus.row_rules import RowFaults, hash_files, is_number, is_words
 from lumi.corpus.text import Fault
-from lumi.errors import ConfigError, DataError, join_violations
-from lumi.manifest import sha256_file
+from lumi.errors import ConfigError, join_violations
 
 # Raised whenever the same files would give other documents than before.
 READER_VERSION = 1
-# A share says little about few rows: one bad row of three is no reason to stop.
-_MIN_ROWS_FOR_RATIO = 100
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -78,12 +73,8 @@ class Files(SourceSettings):
             DataError: there is no file, or one cannot be read.
         """
         options = dataclasses.asdict(self._options())
-        hashes = {}
-        for name, path in self._files().items():
-            with read_errors(path):
-                hashes[name] = sha256_file(path)
         keys = {"on_error": self.on_error, "min_chars": self.min_chars, "reader_version": READER_VERSION}
-        return {"kind": "files", **options, **keys, "files": hashes}
+        return {"kind": "files", **options, **keys, "files": hash_files(self._files())}
 
     def documents(self) -> Iterator[Document | Rejected]:
         """One document a row, in the order of the files' names.
@@ -92,38 +83,18 @@ class Files(SourceSettings):
             DataError: a faulty row and ``on_error=fail``; too many of them and ``on_error=skip``; a file that is missing
                 or damaged as a whole.
         """
-        n_rows, faults = 0, Counter[str]()
+        faults = RowFaults(self.name, self.on_error, self.max_rejected_ratio)
         for name, path in self._files().items():
             for row in read_rows(path, self._options()):
-                n_rows += 1
+                faults.n_rows += 1
                 text = row.text
                 if isinstance(text, str) and len(text) < self.min_chars:
                     text = Fault(reason="too short", rule=f"has {len(text)} characters", harmless=True)
                 if isinstance(text, str):
                     yield Document(text=text, id=f"{name}:{row.label}" if row.label else name)
-                    continue
-                if not text.harmless:
-                    faults[text.reason] += 1
-                    if self.on_error == "fail":
-                        skip = "source.on_error=skip leaves such rows out"
-                        raise DataError(
-                            f"{path}{row.place()}", text.rule, f"{text.fix}, or {skip}" if text.fix else skip
-                        )
-                    # Now and then before the end, so that a wrong setting does not cost an hour.
-                    if faults.total() % 1000 == 0:
-                        self._check_ratio(faults, n_rows)
-                yield Rejected(where=f"{name}{row.place()}", reason=text.reason, detail=text.rule)
-        self._check_ratio(faults, n_rows)
-
-    def _check_ratio(self, faults: Counter[str], n_rows: int) -> None:
-        n_faults = faults.total()
-        if n_rows >= _MIN_ROWS_FOR_RATIO and n_faults > self.max_rejected_ratio * n_rows:
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in faults.most_common())
-            raise DataError(
-                f"source={self.name}: {n_faults:,} of {n_rows:,} rows are faulty ({reasons})",
-                f"that is {n_faults / n_rows:.1%}, more than source.max_rejected_ratio={self.max_rejected_ratio}",
-                "source.on_error=fail shows the first of them",
-            )
+                else:
+                    yield faults.rejected(text, where=f"{name}{row.place()}", place=f"{path}{row.place()}")
+        faults.check()
 
     def _files(self) -> dict[str, Path]:
         patterns = [self.path] if isinstance(self.path, str) else self.path
@@ -141,8 +112,8 @@ class Files(SourceSettings):
     def _violations(self) -> list[ConfigError]:
         words, text = "must be a string or a list of strings", "must be a string"
         rules = {
-            "path": (_is_words(self.path), words),
-            "text_key": (_is_words(self.text_key), words),
+            "path": (is_words(self.path), words),
+            "text_key": (is_words(self.text_key), words),
             "separator": (isinstance(self.separator, str), text),
             "document": (self.document in ("file", "paragraph", "line"), "must be file, paragraph or line"),
             "on_error": (self.on_error in ("fail", "skip"), "must be fail or skip"),
@@ -150,20 +121,11 @@ class Files(SourceSettings):
                 _is_encoding(self.encoding),
                 "must be a text encoding of Python: utf-8, latin-1, cp1252, utf-16, …",
             ),
-            "max_rejected_ratio": (_is_number(self.max_rejected_ratio, most=1.0), "must be a number from 0 to 1"),
+            "max_rejected_ratio": (is_number(self.max_rejected_ratio, 0, 1), "must be a number from 0 to 1"),
             "min_chars": (is_count(self.min_chars), "must be a whole number of at least 1"),
             "max_doc_bytes": (is_count(self.max_doc_bytes), "must be a whole number of at least 1"),
         }
         return broken_rules("source", self, rules)
-
-
-def _is_words(value: object) -> bool:
-    words = [value] if isinstance(value, str) else value
-    return isinstance(words, list) and bool(words) and all(isinstance(word, str) and word for word in words)
-
-
-def _is_number(value: object, most: float = math.inf) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
 
 
 def _is_encoding(name: object) -> bool:

@@ -9,7 +9,6 @@ import dataclasses
 import difflib
 import itertools
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,17 +17,15 @@ from lumi.corpus.document import Document, Rejected, SourceSettings, broken_rule
 from lumi.corpus.hub import hub_rows, hub_settings
 from lumi.corpus.paths import find_files
 from lumi.corpus.readers import file_format
+from lumi.corpus.row_rules import RowFaults, checked_text, hash_files, is_number, is_words
 from lumi.corpus.rows import field, read_json_rows
 from lumi.corpus.streams import read_errors
-from lumi.corpus.text import Fault, normalise_newlines, text_fault
-from lumi.errors import ConfigError, DataError, join_violations
-from lumi.manifest import sha256_file
+from lumi.corpus.text import Fault, text_fault
+from lumi.errors import ConfigError, join_violations
 
 # Raised whenever the same rows would give other documents than before.
 READER_VERSION = 1
 _DECISIVE = ("separator", "id_key", "min_chars", "max_doc_bytes", "on_error")
-# A share says little about few rows: one bad row of three is no reason to stop.
-_MIN_ROWS_FOR_RATIO = 100
 
 
 class _Row(NamedTuple):
@@ -115,23 +112,12 @@ class Hub(SourceSettings):
             DataError: a faulty row and ``on_error=fail``; too many of them and ``on_error=skip``; the dataset cannot be
                 reached; a file is missing or damaged as a whole.
         """
-        n_rows, faults = 0, Counter[str]()
+        faults = RowFaults(self.name, self.on_error, self.max_rejected_ratio)
         for row in self._rows(start):
-            n_rows += 1
+            faults.n_rows += 1
             item = self._item(row)
-            if isinstance(item, Document):
-                yield item
-                continue
-            if not item.harmless:
-                faults[item.reason] += 1
-                if self.on_error == "fail":
-                    skip = "source.on_error=skip leaves such rows out"
-                    raise DataError(row.place, item.rule, f"{item.fix}, or {skip}" if item.fix else skip)
-                # Now and then before the end, so that a wrong setting does not cost an hour.
-                if faults.total() % 1000 == 0:
-                    self._check_ratio(faults, n_rows)
-            yield Rejected(where=row.where, reason=item.reason, detail=item.rule)
-        self._check_ratio(faults, n_rows)
+            yield item if isinstance(item, Document) else faults.rejected(item, where=row.where, place=row.place)
+        faults.check()
 
     def _item(self, row: _Row) -> Document | Fault:
         if isinstance(row.value, str):
@@ -153,7 +139,7 @@ class Hub(SourceSettings):
                 return missing or Fault(reason=f"{key} is not {wanted!r:.60}", rule=rule, harmless=True)
         for key, least in self.at_least.items():
             value = field(row, key)
-            if value is not None and not _is_number(value):
+            if value is not None and not is_number(value):
                 return Fault(reason="wrong type", rule=f"{key} is {value!r:.60}, not a number")
             if value is None or not value >= least:
                 missing = _missing(row, key, "at_least")
@@ -171,27 +157,12 @@ class Hub(SourceSettings):
                 return Fault(reason="wrong type", rule=f"{key} is {value!r:.60}, not a string")
             if value:
                 parts.append(value)
-        text = normalise_newlines(self.separator.join(parts))
-        if len(text) > self.max_doc_bytes // 4:  # a character has at most four bytes
-            size = len(text.encode("utf-8", "surrogatepass"))
-            if size > self.max_doc_bytes:
-                rule = f"has {size:,} bytes, more than source.max_doc_bytes={self.max_doc_bytes}"
-                return Fault(reason="too large", rule=rule, fix=f"source.max_doc_bytes={size}")
-        if fault := text_fault(text):
-            return fault
+        text = checked_text(self.separator.join(parts), self.max_doc_bytes)
+        if isinstance(text, Fault):
+            return text
         if len(text) < self.min_chars:
             return Fault(reason="too short", rule=f"has {len(text)} characters", harmless=True)
         return text
-
-    def _check_ratio(self, faults: Counter[str], n_rows: int) -> None:
-        n_faults = faults.total()
-        if n_rows >= _MIN_ROWS_FOR_RATIO and n_faults > self.max_rejected_ratio * n_rows:
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in faults.most_common())
-            raise DataError(
-                f"source={self.name}: {n_faults:,} of {n_rows:,} rows are faulty ({reasons})",
-                f"that is {n_faults / n_rows:.1%}, more than source.max_rejected_ratio={self.max_rejected_ratio}",
-                "source.on_error=fail shows the first of them",
-            )
 
     def _rows(self, start: int) -> Iterator[_Row]:
         if self.path is not None:
@@ -206,11 +177,7 @@ class Hub(SourceSettings):
         if self.path is None:
             assert self.dataset is not None, "checked when made"
             return hub_settings(self.dataset, self.subset, self.split, self.revision)
-        hashes = {}
-        for name, file in _files(self.path).items():
-            with read_errors(file):
-                hashes[name] = sha256_file(file)
-        return {"files": hashes}
+        return {"files": hash_files(_files(self.path))}
 
     def _text_keys(self) -> list[str]:
         return [self.text_key] if isinstance(self.text_key, str) else list(self.text_key)
@@ -222,21 +189,18 @@ class Hub(SourceSettings):
             "subset": (_is_word_or_none(self.subset), maybe),
             "split": (_is_word(self.split) and "[" not in self.split, "must be the name of a split, without [from:to]"),
             "revision": (_is_word_or_none(self.revision), maybe),
-            "path": (self.path is None or _is_words(self.path), f"{words}, or null"),
-            "text_key": (_is_words(self.text_key), words),
+            "path": (self.path is None or is_words(self.path), f"{words}, or null"),
+            "text_key": (is_words(self.text_key), words),
             "separator": (isinstance(self.separator, str), "must be a string"),
             "id_key": (_is_word_or_none(self.id_key), maybe),
             "keep": (_has_words(self.keep), "must be a mapping of keys to values: {language: en}"),
             "at_least": (
-                _has_words(self.at_least) and all(_is_number(n) and math.isfinite(n) for n in self.at_least.values()),
+                _has_words(self.at_least) and all(is_number(n) and math.isfinite(n) for n in self.at_least.values()),
                 "must be a mapping of keys to numbers: {score: 3}",
             ),
             "min_chars": (is_count(self.min_chars), "must be a whole number of at least 1"),
             "on_error": (self.on_error in ("fail", "skip"), "must be fail or skip"),
-            "max_rejected_ratio": (
-                _is_number(self.max_rejected_ratio) and 0 <= self.max_rejected_ratio <= 1,
-                "must be a number from 0 to 1",
-            ),
+            "max_rejected_ratio": (is_number(self.max_rejected_ratio, 0, 1), "must be a number from 0 to 1"),
             "max_doc_bytes": (is_count(self.max_doc_bytes), "must be a whole number of at least 1"),
         }
         found = broken_rules("source", self, rules)
@@ -301,13 +265,5 @@ def _is_word_or_none(value: object) -> bool:
     return value is None or _is_word(value)
 
 
-def _is_words(value: object) -> bool:
-    return _is_word(value) or (isinstance(value, list) and bool(value) and all(map(_is_word, value)))
-
-
 def _has_words(value: object) -> bool:
     return isinstance(value, Mapping) and all(map(_is_word, value))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

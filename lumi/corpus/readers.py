@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lumi.corpus.json_list import JsonList
+from lumi.corpus.row_rules import checked_text, too_large
 from lumi.corpus.streams import BOM, PACKINGS, Oversized, open_stream, read_errors, read_lines, read_whole
-from lumi.corpus.text import Fault, decode_utf8, normalise_newlines, text_fault
+from lumi.corpus.text import Fault, decode_utf8
 from lumi.errors import DataError
 
 _FORMATS = {".txt": "txt", ".md": "txt", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet"}
@@ -94,24 +95,9 @@ def read_rows(path: Path, options: ReadOptions) -> Iterator[Row]:
         raise DataError(f"{path}", "is of a format that is not known", f"known: {known_formats()}")
     with read_errors(path):
         for row in reader(path, options):
-            yield row if isinstance(row.text, Fault) else row._replace(text=_checked(row.text, options))
-
-
-def _checked(text: str, options: ReadOptions) -> str | Fault:
-    text = normalise_newlines(text)
-    if len(text) > options.max_doc_bytes // 4:  # a character has at most four bytes
-        size = len(text.encode("utf-8", "surrogatepass"))
-        if size > options.max_doc_bytes:
-            return _too_large(size, options)
-    return text_fault(text) or text
-
-
-def _too_large(n_bytes: int, options: ReadOptions) -> Fault:
-    return Fault(
-        reason="too large",
-        rule=f"has {n_bytes:,} bytes, more than source.max_doc_bytes={options.max_doc_bytes}",
-        fix=f"source.max_doc_bytes={n_bytes}",
-    )
+            yield (
+                row if isinstance(row.text, Fault) else row._replace(text=checked_text(row.text, options.max_doc_bytes))
+            )
 
 
 def _text_file(path: Path, options: ReadOptions) -> Iterator[Row]:
@@ -153,7 +139,7 @@ def _paragraphs(stream: io.BufferedReader, options: ReadOptions) -> Iterator[Row
 
 def _plain_text(data: bytes | Oversized, options: ReadOptions) -> str | Fault:
     if isinstance(data, Oversized):
-        fault = _too_large(data.n_bytes, options)
+        fault = too_large(data.n_bytes, options.max_doc_bytes)
         if options.document == "file":
             return dataclasses.replace(fault, fix=f"source.document=paragraph or {fault.fix}")
         return fault
@@ -166,7 +152,7 @@ def _json_lines(path: Path, options: ReadOptions) -> Iterator[Row]:
     with open_stream(path, options.encoding) as stream:
         for number, line in read_lines(stream, options.max_doc_bytes):
             if isinstance(line, Oversized):
-                text = _too_large(line.n_bytes, options)
+                text = too_large(line.n_bytes, options.max_doc_bytes)
             elif not line or line.isspace():
                 continue  # between rows, or the end of files that were joined
             else:

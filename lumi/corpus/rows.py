@@ -8,9 +8,9 @@ from typing import Any
 from lumi.corpus.json_list import JsonList
 from lumi.corpus.paths import find_files
 from lumi.corpus.readers import file_format
-from lumi.corpus.streams import Oversized, open_stream, read_errors, read_lines
+from lumi.corpus.row_rules import hash_files
+from lumi.corpus.streams import Oversized, open_stream, read_lines
 from lumi.errors import DataError
-from lumi.manifest import sha256_file
 
 _MOST_BYTES = 16_000_000
 _KNOWN = ".jsonl .ndjson .json (also .gz .zst .xz), .parquet"
@@ -38,11 +38,7 @@ def rows_settings(
     """
     if path is None:
         return {"dataset": dataset, "subset": subset, "split": split, "revision": revision}
-    hashes = {}
-    for name, file in find_files([path] if isinstance(path, str) else path, lambda _: True, "any").items():
-        with read_errors(file):
-            hashes[name] = sha256_file(file)
-    return {"files": hashes}
+    return {"files": hash_files(find_files([path] if isinstance(path, str) else path, lambda _: True, "any"))}
 
 
 def field(row: Any, path: str) -> Any:

@@ -11,9 +11,9 @@ from lumi.corpus.document import Rejected
 from lumi.corpus.hub import hub_settings, open_rows
 from lumi.corpus.paths import find_files
 from lumi.corpus.readers import file_format, known_formats
+from lumi.corpus.row_rules import hash_files
 from lumi.corpus.rows import field
 from lumi.errors import ConfigError, DataError
-from lumi.manifest import sha256_file
 from lumi.tokenizer import Message
 
 _UNDECISIVE = ("name", "weight", "path", "dataset", "subset", "split", "revision", "on_error", "max_rejected_ratio")
@@ -223,4 +223,4 @@ def file_hashes(path: str | list[str]) -> dict[str, str]:
     """SHA-256 of every file that a path means."""
     patterns = [path] if isinstance(path, str) else path
     found = find_files(patterns, lambda file: file_format(file) is not None, known_formats())
-    return {name: sha256_file(file) for name, file in found.items()}
+    return hash_files(found)

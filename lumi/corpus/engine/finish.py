@@ -53,7 +53,7 @@ def finish(
         figures[source.name] = _figures(corpus, source, own, folders)
         arrays = [read_array(block.path(folders["write"], ".lengths.npy")) for block in own]
         lengths[source.name] = np.sort(np.concatenate(arrays))
-        figures[source.name]["length_quantiles"] = _quantiles(lengths[source.name])
+        figures[source.name]["length_quantiles"] = quantiles(lengths[source.name])
         _place_shards(corpus, own, folders["write"], target, figures[source.name])
         _place_left_out(source, own, folders, target)
         excerpts[source.name] = _excerpt(target, figures[source.name]["shards"])
@@ -154,13 +154,13 @@ def _info(corpus: Corpus, figures: dict[str, dict[str, Any]], lengths: Mapping[s
         "rejected": _sum(facts["rejected"] for facts in figures.values()),
         "dropped": _sum(facts["dropped"] for facts in figures.values()),
         "dropped_bytes": _sum(facts["dropped_bytes"] for facts in figures.values()),
-        "length_quantiles": _quantiles(np.sort(np.concatenate(list(lengths.values())))),
+        "length_quantiles": quantiles(np.sort(np.concatenate(list(lengths.values())))),
         "content_sha256": hashlib.sha256(content.encode()).hexdigest(),
         "sources": figures,
     }
 
 
-def _quantiles(lengths: np.ndarray) -> dict[str, int]:
+def quantiles(lengths: np.ndarray) -> dict[str, int]:
     """Characters of the document at some places of the order by length (nearest rank)."""
     if not len(lengths):
         return {}

@@ -16,6 +16,7 @@ from lumi.corpus.corpus import Corpus
 from lumi.corpus.document import Source
 from lumi.corpus.engine.build import RAW_BYTES_PER_TOKEN
 from lumi.corpus.engine.executor import Executor, Local
+from lumi.corpus.engine.finish import quantiles
 from lumi.corpus.planning.extrapolate import Estimate, ratio, totals, wilson
 from lumi.corpus.planning.plan import Amounts, Plan, SourcePlan
 from lumi.corpus.planning.sample import Sample, draw_sample
@@ -24,8 +25,6 @@ from lumi.corpus.planning.words import how_sampled, notes, warnings
 from lumi.corpus.tokens import ESTIMATE_ERROR, TokenCounter
 
 log = logging.getLogger(__name__)
-
-_QUANTILES = {"shortest": 0.0, "10 %": 0.1, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "90 %": 0.9, "longest": 1.0}
 
 
 def analyze(
@@ -101,9 +100,7 @@ def _source_plan(source: Source, sample: Sample, outcome: Outcome, budget: int |
         how=how_sampled(source, sample),
         kept=columns.share,
         left_out=outcome.left_out,
-        length_quantiles={
-            name: int(lengths[round(place * (len(lengths) - 1))]) for name, place in _QUANTILES.items() if len(lengths)
-        },
+        length_quantiles=quantiles(lengths),
         tokens_per_document=columns.per(outcome.n_tokens, outcome.kept),
         whole=whole,
         budget=budget,
