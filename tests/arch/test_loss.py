@@ -47,9 +47,10 @@ def leaf(tensor: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 @pytest.mark.parametrize("which", N_TARGETS)
-@pytest.mark.parametrize("rows_a_chunk", [1, 4, 1000])
-def test_value_and_gradients_are_those_of_cross_entropy(inputs, which, rows_a_chunk, monkeypatch):
-    monkeypatch.setattr(loss, "CHUNK_BYTES", 4 * V * rows_a_chunk)
+@pytest.mark.parametrize(("rows_a_chunk", "tile"), [(1, 1024), (4, 16), (1000, 1024), (1000, 7)])
+def test_value_and_gradients_are_those_of_cross_entropy(inputs, which, rows_a_chunk, tile, monkeypatch):
+    monkeypatch.setitem(loss.CHUNK_BYTES, "cpu", 4 * V * rows_a_chunk)
+    monkeypatch.setattr(loss, "_TILE", tile)
     hidden, weight, tokens = inputs
     exact = leaf(hidden), leaf(weight)
     expected = reference(exact[0], exact[1], tokens, mask_of(which))
@@ -72,6 +73,13 @@ def test_the_gradient_is_the_slope_of_the_loss(inputs, number):
         moved = [x.detach() + (step * along if place == number else 0) for place, x in enumerate(inputs[:2])]
         ends.append(next_token_loss(moved[0], moved[1], tokens, mask)[0].item())
     assert (ends[0] - ends[1]) / 2e-2 == pytest.approx((inputs[number].grad * along).sum().item(), rel=2e-3)
+
+
+def test_a_second_backward_pass_is_refused_not_wrong(inputs):
+    nll, _ = next_token_loss(*inputs, mask_of("all"))
+    nll.backward(retain_graph=True)
+    with pytest.raises(AssertionError, match="differentiable once"):
+        nll.backward()
 
 
 def test_no_target_is_a_loss_and_a_gradient_of_zero(inputs):
@@ -134,7 +142,7 @@ def test_a_state_that_is_not_a_number_shows_in_the_loss(inputs):
 
 
 def test_nothing_as_large_as_all_logits_is_ever_made(inputs, monkeypatch):
-    monkeypatch.setattr(loss, "CHUNK_BYTES", 4 * V * 5)
+    monkeypatch.setitem(loss.CHUNK_BYTES, "cpu", 4 * V * 5)
     hidden, weight, tokens = inputs
     with LargestTensor() as seen:
         next_token_loss(hidden, weight, tokens, mask_of("all"))[0].backward()
