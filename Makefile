@@ -5,10 +5,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-control test check ci gpu-test bench-corpus clean
+.PHONY: help install demo demo-control test check ci gpu-test bench bench-gpu bench-corpus clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,7 +62,21 @@ $(VENV)/.lumi-bench: $(VENV)/.lumi
 bench-corpus: $(VENV)/.lumi-bench  ## the corpus engine beside others: TEXT=folder DATA=folder ARGS='--only pack'
 	@$(BIN)/python -m benchmarks.corpus $(if $(TEXT),--text $(TEXT)) $(if $(DATA),--data $(DATA)) $(ARGS)
 
+$(PEERS)/.ready: benchmarks/training/requirements.txt benchmarks/training/litgpt.txt constraints.txt
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@echo "installing what training is compared with into $(PEERS)"
+	@for file in '-r benchmarks/training/requirements.txt' '--no-deps -r benchmarks/training/litgpt.txt'; do \
+	  $(PEERS)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt $$file \
+	  || echo "not installed, so left out of the comparison: $$file"; done
+	@touch $@
+
+bench: install $(PEERS)/.ready  ## training beside transformers, litgpt, a plain loop and the limit: ARGS='--arch tiny --part overhead'
+	@$(BIN)/python -m benchmarks.training $(ARGS)
+
+bench-gpu: install $(PEERS)/.ready  ## the same on a CUDA device
+	@$(BIN)/python -m benchmarks.training --device cuda --arch tiny,small,base --warmup 10 $(ARGS)
+
 ci: check test  ## what .ci/run runs
 
 clean:  ## remove the virtual environment (data/ and runs/ stay)
-	@rm -rf $(VENV)
+	@rm -rf $(VENV) $(PEERS)

@@ -1,0 +1,103 @@
+"""How fast Lumi trains, beside others and beside what is possible: ``make bench``, ``make bench-gpu``.
+
+    python -m benchmarks.training --arch nano,tiny            pretraining beside transformers, litgpt and a plain loop
+    python -m benchmarks.training --arch tiny --documents short    what it costs to keep documents apart
+    python -m benchmarks.training --device cuda --arch tiny,small,base
+
+Everything is measured in one run on one machine, in turns (A B A B …), each contestant in a process of its own with equally
+many threads. Prints tables and writes them as Markdown, with all raw timings as JSON, and as pictures.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks.measure import Table, machine, n_cores, versions
+from benchmarks.training.driver import ROOT
+from benchmarks.training.options import Options
+
+_OUT = ROOT / "benchmarks" / "results"
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.training", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--part", nargs="+", choices=list(PARTS), default=["pretrain"], help="what to measure")
+    parser.add_argument("--arch", default="nano,tiny", help="names in conf/arch/, with commas")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--documents", choices=("long", "short"), default="long", help="short: what isolation costs Lumi"
+    )
+    parser.add_argument("--rounds", type=int, default=7, help="turns of every contestant")
+    parser.add_argument("--turn-seconds", type=float, default=4.0, help="of Lumi's turn; the others do as many steps")
+    parser.add_argument("--warmup", type=int, default=6, help="steps before, compilation included")
+    parser.add_argument("--threads", type=int, default=n_cores())
+    parser.add_argument("--batch", type=int, help="windows of a step; default is what suits")
+    parser.add_argument("--only", nargs="*", default=[], help="peers: plain transformers litgpt; default all")
+    parser.add_argument("--data", type=Path, default=ROOT / "data" / "bench", help="prepared data, made once")
+    parser.add_argument("--peers", type=Path, default=ROOT / ".venv-bench", help="virtual environment of the peers")
+    parser.add_argument("--out", type=Path, default=_OUT, help="folder of the results")
+    return parser.parse_args(arguments)
+
+
+def _pretrain(options: Options, archs: Sequence[str], out: Path) -> list[Table]:
+    from benchmarks.training.pretrain import contest
+    from benchmarks.training.report import draw, pretrain_table
+
+    tables = []
+    for arch in archs:
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            found = contest(options, arch, Path(folder))
+        tables.append(pretrain_table(found, options.device))
+        suffix = "" if options.documents == "long" else f"-{options.documents}"
+        draw(found, options.device, out / f"pretrain-{arch}-{options.device}{suffix}.png")
+        print(tables[-1].markdown(), flush=True)
+    return tables
+
+
+PARTS: dict[str, Callable[[Options, Sequence[str], Path], list[Table]]] = {"pretrain": _pretrain}
+
+
+def compile_default() -> object:
+    """``trainer.compile`` as Lumi's configuration has it."""
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("train").trainer.compile
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure, print and write."""
+    given = parse(arguments)
+    options = Options(
+        device=given.device,
+        rounds=given.rounds,
+        turn_seconds=given.turn_seconds,
+        warmup=given.warmup,
+        threads=given.threads,
+        documents=given.documents,
+        batch=given.batch,
+        only=tuple(given.only),
+        compile_default=compile_default(),
+        data=given.data.resolve(),
+        peers=given.peers.absolute(),
+    )
+    given.out.mkdir(parents=True, exist_ok=True)
+    facts = {"machine": machine(), "versions": versions(), "options": options.described()}
+    head = f"{facts['machine']['cpu']}, {facts['machine']['cores']} cores, commit {facts['versions']['commit']}"
+    for part in given.part:
+        tables = PARTS[part](options, given.arch.split(","), given.out)
+        name = f"{part}-{options.device}" + ("" if options.documents == "long" else f"-{options.documents}")
+        text = "\n".join(table.markdown() for table in tables)
+        (given.out / f"{name}.md").write_text(f"# Training speed: {part}\n\n{head}\n\n{text}", encoding="utf-8")
+        written = json.dumps({**facts, "tables": [vars(table) for table in tables]}, indent=1)
+        (given.out / f"{name}.json").write_text(written + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

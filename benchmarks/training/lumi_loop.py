@@ -1,0 +1,163 @@
+"""Lumi as a contestant: its real training loop, as ``train.py`` runs it, held at a gate between two steps.
+
+``python -m benchmarks.training.lumi_loop … -- arch=tiny …`` calls `lumi.run.train` with a config that Hydra composes, all
+default callbacks, logging and clipping on. The gate is one more callback at the end of a step, so that a turn is whole steps:
+fetching the batch, every hook, writing metrics. With ``--write FOLDER`` it trains nothing, but writes what the others need to
+do the same work, see `benchmarks.training.work`.
+"""
+
+import argparse
+import functools
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as lumi.cli does
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+
+import lumi.run
+from benchmarks.training.work import Work
+from benchmarks.training.worker import Channel, imported, peaks, wait
+from lumi.cli import start_logging
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+class Stopped(Exception):
+    """Ends a fit from inside."""
+
+
+class Gate(pl.Callback):
+    """Lets the loop go on for so many steps as the driver says, and reports.
+
+    Args:
+        channel: to the driver.
+        warmup: optimizer steps before the first turn.
+        supervised: count supervised tokens as the amount of work; else every position of a window.
+    """
+
+    def __init__(self, channel: Channel, warmup: int, supervised: bool) -> None:
+        self.channel, self.warmup, self.supervised = channel, warmup, supervised
+        self.facts: dict[str, Any] = {}
+        self._left, self._amount, self._idle = warmup, 0, 0.0
+        self._begin = self._last_step = time.perf_counter()
+        self._is_warm = False
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Count the step; after the last one of a turn, wait for the next."""
+        self._amount += int(batch["loss_mask"].sum()) if self.supervised else batch["tokens"].numel()
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        self._left -= 1
+        if self._left == 1 and not self._is_warm:
+            wait(pl_module.device)
+            self._last_step = time.perf_counter()
+        if self._left > 0:
+            return
+        wait(pl_module.device)
+        now = time.perf_counter()
+        if self._is_warm:
+            loss = pl_module.step_metrics["train/loss"]
+            done = {"seconds": now - self._begin, "loss": loss, "amount": self._amount, "idle_cpu_seconds": self._idle}
+            self.channel.say("done", **done)
+        else:
+            self._is_warm = True
+            facts = {"n_params": sum(p.numel() for p in pl_module.decoder.parameters()), **self.facts}
+            self.channel.say(
+                "ready", warmup_seconds=self._last_step - self._begin, step_seconds=now - self._last_step, **facts
+            )
+        n, self._idle = self.channel.next_turn()
+        if n is None:
+            self.channel.say("stopped", **peaks(pl_module.device))
+            raise Stopped
+        self._left, self._amount, self._begin = n, 0, time.perf_counter()
+
+
+class Writer(pl.Callback):
+    """Writes the work instead of doing it.
+
+    Args:
+        folder: where to.
+        arch: name of the shape.
+        n_batches: how many, from the first one.
+    """
+
+    def __init__(self, folder: Path, arch: str, n_batches: int) -> None:
+        self.folder, self.arch, self.n_batches = folder, arch, n_batches
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Everything is built now, and nothing trained."""
+        data = trainer.datamodule
+        dataset = data.train_dataloader().dataset
+        tokens = [dataset[number]["tokens"].numpy() for number in range(self.n_batches)]
+        np.save(self.folder / "tokens.npy", np.stack(tokens).astype(np.int32))
+        state = {name: value.detach().clone().cpu() for name, value in pl_module.decoder.state_dict().items()}
+        torch.save(state, self.folder / "weights.pt")
+        work_of(self.arch, pl_module, data).save(self.folder)
+        raise Stopped
+
+
+def work_of(arch: str, stage: Any, data: Any) -> Work:
+    """The work of a run."""
+    config, recipe = stage.decoder.config, stage.recipe
+    shape = ("vocab_size", "n_layers", "d_model", "n_heads", "n_kv_heads", "d_ff", "tied", "rope_theta", "norm_eps")
+    optimizer = ("lr", "betas", "eps", "weight_decay", "clip_norm")
+    return Work(
+        arch=arch,
+        seq_len=data.seq_len,
+        batch_size=data.batch_size,
+        n_params=config.n_params(),
+        flops_per_token=config.flops_per_token(data.seq_len),
+        **{name: getattr(config, name) for name in shape},
+        **{name: getattr(recipe, name) for name in optimizer},
+    )
+
+
+def train_with(callback: pl.Callback, overrides: list[str]) -> None:
+    """`lumi.run.train` with one more callback; only in this process does the trainer know of it."""
+    initialise = pl.Trainer.__init__
+
+    @functools.wraps(initialise)
+    def with_callback(self: pl.Trainer, *args: Any, callbacks: Any = (), **kwargs: Any) -> None:
+        initialise(self, *args, callbacks=[*callbacks, callback], **kwargs)
+
+    pl.Trainer.__init__ = with_callback
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", overrides)
+    try:
+        lumi.run.train(config)
+    except Stopped:
+        return
+    raise RuntimeError("the run ended by itself, before it was told to")
+
+
+def main() -> None:
+    """A worker, or the writer."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", type=Path)
+    parser.add_argument("--arch", default="")
+    parser.add_argument("--batches", type=int, default=0)
+    parser.add_argument("--warmup", type=int, default=5)
+    parser.add_argument("--supervised", action="store_true")
+    parser.add_argument("overrides", nargs="*")
+    options = parser.parse_args()
+    channel = Channel()
+    start_logging()
+    facts = imported()
+    if options.write:
+        logging.getLogger("lumi").setLevel(logging.WARNING)
+        train_with(Writer(options.write, options.arch, options.batches), options.overrides)
+        return
+    gate = Gate(channel, options.warmup, options.supervised)
+    gate.facts = facts
+    train_with(gate, options.overrides)
+
+
+if __name__ == "__main__":
+    main()

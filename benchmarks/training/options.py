@@ -1,0 +1,66 @@
+"""What the command line decides, and what follows from it."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+_VOCABULARY = {"debug": 4096, "nano": 4096}
+_LARGE_VOCABULARY = 32768
+_BATCH = {
+    "cpu": {"debug": 16, "nano": 16, "micro": 4, "tiny": 4, "small": 2, "medium": 2, "base": 1},
+    "cuda": {"debug": 64, "nano": 256, "micro": 64, "tiny": 64, "small": 32, "medium": 32, "base": 16},
+}
+_MOST_STEPS = 200
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Of a run of the suite.
+
+    Attributes:
+        device: cpu or cuda.
+        rounds: turns of each contestant.
+        turn_seconds: about so long is a turn of Lumi; the others do as many steps.
+        warmup: steps before the contest.
+        threads: of each contestant.
+        documents: long, or short to measure what keeping documents apart costs.
+        batch: windows of a step; None is what suits device and architecture.
+        only: peers to measure; empty is all.
+        compile_default: of Lumi's config.
+        data: folder of prepared data. peers: virtual environment of the peers.
+    """
+
+    device: str
+    rounds: int
+    turn_seconds: float
+    warmup: int
+    threads: int
+    documents: str
+    batch: int | None
+    only: tuple[str, ...]
+    compile_default: object
+    data: Path
+    peers: Path
+
+    def vocab_size(self, arch: str) -> int:
+        """Pieces of the tokenizer."""
+        return _VOCABULARY.get(arch, _LARGE_VOCABULARY)
+
+    def batch_size(self, arch: str) -> int:
+        """Windows of a step."""
+        return self.batch or _BATCH[self.device].get(arch, 4)
+
+    def steps_of_a_turn(self, facts: dict[str, Any]) -> int:
+        """From the seconds that a step took the first contestant."""
+        return max(1, min(_MOST_STEPS, round(self.turn_seconds / facts["step_seconds"])))
+
+    def say(self, line: str) -> None:
+        """Progress, beside the tables."""
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+
+    def described(self) -> dict[str, Any]:
+        """For the JSON: everything but folders."""
+        fields = dataclasses.asdict(self)
+        return {name: value for name, value in fields.items() if name not in ("data", "peers")}
