@@ -114,32 +114,47 @@ def estimate_memory(config: DecoderConfig, *, batch_size: int, seq_len: int, hal
     return 16 * config.n_params() + activations
 
 
-def measure_peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+def measure_peak_flops(device: torch.device, dtype: torch.dtype, *, budget_seconds: float = 0.1) -> float:
     """Operations per second of a large matrix product on this device: what MFU is relative to."""
     size = 4096 if device.type == "cuda" else 1024
     left = torch.randn(size, size, device=device, dtype=dtype)
+    torch.mm(left, left)  # the first call loads the kernel
+    _wait(device)
     times = []
-    for _ in range(6):
+    while len(times) < 5 and sum(times) < budget_seconds:
         begin = time.perf_counter()
         torch.mm(left, left)
         _wait(device)
         times.append(time.perf_counter() - begin)
-    return 2 * size**3 / min(times[1:])
+    return 2 * size**3 / min(times)
 
 
-def measure_micro_batch(decoder: Decoder, batch: PackedBatch, *, repeats: int = 3) -> float:
-    """Seconds of one forward and backward pass; the gradients are thrown away and no weight changes."""
-    device = decoder.lm_weight.device
+def measure_micro_batch(decoder: Decoder, batch: PackedBatch, *, budget_seconds: float = 0.5) -> float:
+    """Seconds of one forward and backward pass; the gradients are thrown away and no weight changes.
+
+    A run waits for this, so it is short: as many sequences at once as the budget allows. That is the whole batch on a GPU, and
+    part of it on a slow machine, where time goes with their number.
+    """
+    device, n_rows = decoder.lm_weight.device, len(batch["tokens"])
     tokens, doc_ids, mask = (batch[key].to(device) for key in ("tokens", "doc_ids", "loss_mask"))
-    times = []
-    for _ in range(repeats):
+
+    def seconds_per_row(rows: int) -> float:
         begin = time.perf_counter()
-        nll, targets = next_token_loss(decoder(tokens, doc_ids), decoder.lm_weight, tokens, mask)
+        hidden = decoder(tokens[:rows], doc_ids[:rows])
+        nll, targets = next_token_loss(hidden, decoder.lm_weight, tokens[:rows], mask[:rows])
         (nll / targets).backward()
         _wait(device)
-        times.append(time.perf_counter() - begin)
+        return (time.perf_counter() - begin) / rows
+
+    seconds_per_row(1)  # the first pass loads kernels and takes memory
+    deadline = time.perf_counter() + budget_seconds
+    best = seconds_per_row(1)
+    for rows in [*(part for part in (4, 16, 64, 256) if part < n_rows), n_rows, n_rows, n_rows]:
+        if time.perf_counter() + rows * best > deadline:
+            break
+        best = min(best, seconds_per_row(rows))
     decoder.zero_grad(set_to_none=True)
-    return min(times)
+    return n_rows * best
 
 
 def _size_text(n_bytes: int) -> str:

@@ -64,17 +64,35 @@ def test_checkpointed_activations_and_half_precision_take_less(tiny_config):
     assert len(set(sizes)) == 3
 
 
-def test_a_measurement_leaves_the_model_as_it_was(tiny_decoder: Decoder):
-    before = {name: value.clone() for name, value in tiny_decoder.state_dict().items()}
-    tokens = torch.arange(32).reshape(2, 16)
-    batch: PackedBatch = {
+def batch_of(n_rows: int) -> PackedBatch:
+    """Sequences of 16 tokens."""
+    tokens = torch.arange(16).repeat(n_rows, 1)
+    return {
         "tokens": tokens,
         "doc_ids": torch.zeros_like(tokens, dtype=torch.int32),
         "loss_mask": torch.ones_like(tokens, dtype=torch.bool),
-        "source": torch.zeros(2, dtype=torch.int64),
-        "sample": torch.zeros(2, dtype=torch.int64),
+        "source": torch.zeros(n_rows, dtype=torch.int64),
+        "sample": torch.zeros(n_rows, dtype=torch.int64),
     }
-    assert measure_micro_batch(tiny_decoder, batch) > 0
+
+
+def test_a_measurement_without_time_reads_single_sequences_only(tiny_decoder: Decoder):
+    sizes = []
+    tiny_decoder.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    measure_micro_batch(tiny_decoder, batch_of(8), budget_seconds=0)
+    assert sizes == [1, 1]
+
+
+def test_a_measurement_with_time_ends_with_the_whole_batch(tiny_decoder: Decoder):
+    sizes = []
+    tiny_decoder.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    measure_micro_batch(tiny_decoder, batch_of(8), budget_seconds=60)
+    assert sizes == [1, 1, 4, 8, 8, 8]
+
+
+def test_a_measurement_leaves_the_model_as_it_was(tiny_decoder: Decoder):
+    before = {name: value.clone() for name, value in tiny_decoder.state_dict().items()}
+    assert measure_micro_batch(tiny_decoder, batch_of(2)) > 0
     assert all(torch.equal(value, before[name]) for name, value in tiny_decoder.state_dict().items())
     assert all(parameter.grad is None for parameter in tiny_decoder.parameters())
 
