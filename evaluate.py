@@ -17,7 +17,8 @@ from lumi import cli
 @cli.job
 def main(cfg: DictConfig) -> None:
     """Compose, then evaluate."""
-    from lumi.evaluate import evaluate  # late: --help should not wait for torch
+    with cli.importing():
+        from lumi.evaluate import evaluate
 
     evaluate(cfg)
 

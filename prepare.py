@@ -20,7 +20,8 @@ from lumi import cli
 @cli.job
 def main(cfg: DictConfig) -> None:
     """Compose, then prepare."""
-    from lumi.prepare import prepare  # late: --help should not wait
+    with cli.importing():
+        from lumi.prepare import prepare
 
     prepare(cfg)
 

@@ -20,7 +20,8 @@ from lumi import cli
 @cli.job
 def main(cfg: DictConfig) -> None:
     """Compose, then train."""
-    from lumi.run import train  # late: --help should not wait for torch
+    with cli.importing():
+        from lumi.run import train
 
     train(cfg)
 
