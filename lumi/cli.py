@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import re
+import string
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -34,7 +35,10 @@ def run(main: Callable[[], None]) -> None:
     # busy machine that made a step six times slower, and on an idle one sleeping costs next to nothing.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     start_logging()
-    gc.disable()  # until the job begins: composing copies many small objects, as `importing` explains
+    if sys.argv[1:] in (["--help"], ["-h"]):
+        sys.stdout.write(help_text(Path(sys.argv[0]).resolve()) + "\n")
+        return
+    gc.disable()  # until the job begins: Hydra makes many small objects, see `importing`
     try:
         main()
     except LumiError as error:
@@ -99,6 +103,19 @@ def start_logging() -> None:
         r".*number of training batches.*is smaller than the logging interval.*",
     ):
         warnings.filterwarnings("ignore", message=message)
+
+
+def help_text(script: Path) -> str:
+    """What Hydra prints for ``--help``, in a quarter of its time: it copies the whole configuration for every group."""
+    conf = script.parent / "conf"
+    options: dict[str, list[str]] = {}
+    for file in sorted(conf.glob("*/**/*.yaml")):
+        group = file.parent.relative_to(conf).as_posix()
+        if group.split("/")[0] != "hydra":
+            options.setdefault(group, []).append(file.stem)
+    groups = "".join(f"{group}: {', '.join(names)}\n" for group, names in sorted(options.items()))
+    template = OmegaConf.select(OmegaConf.load(conf / f"{script.stem}.yaml"), "hydra.help.template")
+    return string.Template(template).substitute(APP_CONFIG_GROUPS=groups)
 
 
 def explain(error: Exception) -> ConfigError:

@@ -158,11 +158,14 @@ def test_a_missing_model_is_named_with_code_3(tmp_path: Path) -> None:
     assert "model=runs/nothing · is not a run or a checkpoint" in done.stderr
 
 
-@pytest.mark.parametrize("script", ["train.py", "prepare.py", "evaluate.py"])
-def test_help_shows_groups_and_examples(script: str, tmp_path: Path) -> None:
-    done = call(script, "--help", cwd=tmp_path)
-    assert done.returncode == 0
-    assert f"python {script}" in done.stdout
+@pytest.mark.parametrize(
+    ("script", "setting"), [("train.py", "seed=0"), ("prepare.py", "seed=0"), ("evaluate.py", "out=x")]
+)
+def test_help_is_what_hydra_itself_prints(script: str, setting: str, tmp_path: Path) -> None:
+    ours, from_hydra = call(script, "--help", cwd=tmp_path), call(script, "--help", setting, cwd=tmp_path)
+    assert ours.returncode == from_hydra.returncode == 0
+    assert f"python {script}" in ours.stdout
+    assert ours.stdout == from_hydra.stdout
     assert list(tmp_path.iterdir()) == []
 
 
