@@ -91,7 +91,7 @@ def decisive(settings: Settings) -> Settings:
     return {key: value for key, value in settings.items() if key not in _FREE}
 
 
-def check_same_data(checkpoint: Path, fingerprints: dict[str, str]) -> None:
+def check_same_data(checkpoint: Path, fingerprints: dict[str, str], *, compiled: bool) -> None:
     """A run continues on the data it was begun with, or not at all; other threads or versions are a warning.
 
     Raises:
@@ -105,6 +105,10 @@ def check_same_data(checkpoint: Path, fingerprints: dict[str, str]) -> None:
     if before["threads"] != threads:
         was = before["threads"]
         log.warning("%d threads instead of %d: the last bits of float sums will differ", threads, was)
+    if before["compiled"] != compiled:
+        log.warning(
+            "trainer.compile is decided otherwise than before the checkpoint: the last bits of float sums will differ"
+        )
     changed = differences(before["versions"], versions())
     if changed:
         log.warning("versions changed since the checkpoint (%s): the last bits may differ", "; ".join(changed))

@@ -178,7 +178,7 @@ class _Run:
             total_steps=self.plan.total_steps, accumulate=self.trainer_config.accumulate, start_step=self.start_step
         )
         if self.start:
-            check_same_data(self.start, self.data.fingerprints())
+            check_same_data(self.start, self.data.fingerprints(), compiled=self.compiles)
         self._announce()
         self._save_state("running", {})
         stage: Stage = self._stage()
@@ -256,6 +256,12 @@ class _Run:
         """Ten validations a run, unless the config says otherwise."""
         return self.trainer_config.val_every_steps or max(1, self.plan.total_steps // 10)
 
+    @property
+    def compiles(self) -> bool:
+        """Whether the blocks are compiled."""
+        plan = self.plan
+        return self.trainer_config.compiles(plan.flops_per_token * plan.tokens_per_step * plan.total_steps)
+
     def _plan(self, config: DecoderConfig) -> Plan:
         """Length from the budget, and what it will take on this device."""
         setup, data = self.trainer_config, self.data
@@ -300,9 +306,8 @@ class _Run:
 
     def _trainer(self, config: DecoderConfig, stage: Stage) -> pl.Trainer:
         setup = self.trainer_config
-        if setup.compile:
-            for block in self.decoder.model.layers:
-                block.compile()
+        if self.compiles:
+            self.decoder.compile_blocks()
         return pl.Trainer(
             **setup.lightning_arguments(),
             max_steps=self.plan.total_steps,
@@ -354,6 +359,7 @@ class _Run:
                 "weights": dict(zip(self.data.source_names, self.data.weights, strict=True)),
                 "versions": versions(),
                 "threads": torch.get_num_threads(),
+                "compiled": self.compiles,
             },
         )
 

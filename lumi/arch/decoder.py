@@ -5,6 +5,7 @@ need no translation.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +65,11 @@ class Block(nn.Module):
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
+def _run(block: Block, x: Tensor, rotation: tuple[Tensor, Tensor], layout: Layout, backend: str) -> Tensor:
+    """One block in training: a function, so that what is compiled once serves every block."""
+    return block(x, rotation, layout, backend)
+
+
 class Trunk(nn.Module):
     """Everything but the output head; a class of its own only so that names begin with ``model.``, as Llama's do."""
 
@@ -90,6 +96,14 @@ class Decoder(nn.Module):
         if config.tied:
             self.lm_head.weight = self.model.embed_tokens.weight
         self._initialise()
+        self._train_block: Callable[..., Tensor] = _run
+
+    def compile_blocks(self) -> None:
+        """Compile the blocks for training, by `torch.compile`; one graph serves all of them.
+
+        Validation, scoring and generation run them as they are: each would bring graphs and shapes of its own to compile.
+        """
+        self._train_block = torch.compile(_run)
 
     @property
     def lm_weight(self) -> Tensor:
@@ -119,9 +133,12 @@ class Decoder(nn.Module):
         x = F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
         layout, backend = self._layout(tokens, doc_ids, cache)
         rotation = trunk.rotary(layout.positions)
+        trains = torch.is_grad_enabled() and cache is None
         for block in trunk.layers:
-            if self.config.checkpoint_activations and self.training:
-                x = checkpoint(block, x, rotation, layout, backend, use_reentrant=False)
+            if trains and self.config.checkpoint_activations:
+                x = checkpoint(self._train_block, block, x, rotation, layout, backend, use_reentrant=False)
+            elif trains:
+                x = self._train_block(block, x, rotation, layout, backend)
             else:
                 x = block(x, rotation, layout, backend, cache)
         return trunk.norm(x)
