@@ -12,7 +12,6 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,38 +22,22 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lumi.arch import Decoder, DecoderConfig
 from lumi.callbacks import FolderCheckpointIO, MetricsCsv, RunFacts, WandB, best_checkpoint
-from lumi.config import build, check_keys, collect, find_class, resolve, violations
+from lumi.config import build, find_class, resolve
 from lumi.data import Beginning, MixedWindows, PreferenceData, RunLength
-from lumi.errors import ConfigError, DataError, join_violations
+from lumi.errors import ConfigError, DataError
 from lumi.initial import check_template, checkpoint_identity, initial_model, initial_moved, run_time_config
 from lumi.lock import folder_lock
 from lumi.manifest import MANIFEST, fingerprint, read_manifest, write_atomic
 from lumi.plan import Budget, Plan, estimate_memory, measure_micro_batch, measure_peak_flops
 from lumi.reference import attach_reference
 from lumi.resume import check_same_data, decisive, read_state, run_folder, starting_point, versions
+from lumi.settings import Settings, check, data_arguments
 from lumi.stage.base import Sources, Stage
 from lumi.tokenizer import Tokenizer
 from lumi.trained import Trained, lineage, load_trained, save_trained
 from lumi.trainer import TrainerConfig
 
 log = logging.getLogger(__name__)
-
-Settings = dict[str, Any]
-
-ROOT_KEYS = (
-    "name", "seed", "resume", "budget", "paths", "source", "pack", "tokenizer", "arch", "data", "optim", "trainer",
-    "callbacks", "logger", "stage", "template", "init_from", "corpus", "task", "executor",
-)  # fmt: skip
-"""Everything that ``conf/train.yaml`` may hold."""
-
-
-STAGE_OFFERED = ("decoder", "recipe", "sources", "total_steps", "accumulate", "seed")
-LOGGERS_OFFERED = ("run_folder", "run_id", "settings")
-CALLBACKS_OFFERED = (
-    "run_folder", "total_steps", "val_every_steps", "tokens_per_step", "epoch_tokens", "flops_per_token", "peak_flops",
-    "sources", "tokenizer", "template", "decoder",
-)  # fmt: skip
-"""What a run offers to the constructors of its parts: see `_Run`."""
 
 
 def train(cfg: DictConfig) -> dict[str, float]:
@@ -81,72 +64,11 @@ def train(cfg: DictConfig) -> dict[str, float]:
         return _Run(settings, folder, start).execute()
 
 
-def check(settings: Settings) -> None:
-    """Every rule that can be checked before any file is read or written.
-
-    Raises:
-        ConfigError: with all violations.
-    """
-    check_keys(settings, ROOT_KEYS)
-    collect(
-        lambda: build(settings["arch"], "arch", vocab_size=settings["tokenizer"].get("vocab_size", 1)),
-        lambda: build(settings["optim"], "optim"),
-        lambda: build(settings["budget"], "budget"),
-        lambda: build(settings["trainer"], "trainer"),
-        lambda: build(settings["data"], "data", **_data_arguments(settings)),
-        lambda: _check_lengths(settings),
-        lambda: _check_replay(settings),
-        lambda: _check_seed(settings["seed"]),
-        lambda: _check_nodes({"stage": settings["stage"]}, "", STAGE_OFFERED),
-        *(lambda key=key: build(settings["stage"].get(key), f"stage.{key}") for key in ("lora", "objective")),
-        lambda: _check_nodes(settings["callbacks"] or {}, "callbacks.", CALLBACKS_OFFERED),
-        lambda: _check_nodes(settings["logger"] or {}, "logger.", LOGGERS_OFFERED),
-    )
-
-
-def _check_lengths(settings: Settings) -> None:
-    seq_len, longest = settings["data"].get("seq_len"), settings["arch"].get("max_seq_len")
-    if isinstance(seq_len, int) and isinstance(longest, int) and seq_len > longest:
-        raise ConfigError(f"data.seq_len={seq_len}", f"must be at most arch.max_seq_len={longest}")
-
-
-def _check_nodes(nodes: Mapping[str, Any], prefix: str, offered: Sequence[str]) -> None:
-    """What can be said of nodes that are built only when the model and the data are there."""
-    found = [error for name, node in nodes.items() if node for error in violations(node, prefix + name, set(offered))]
-    if found:
-        raise join_violations(found)
-
-
-def _check_seed(seed: Any) -> None:
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise ConfigError(f"seed={seed}", "must be a whole number from 0 to 4294967295")
-
-
-def _data_arguments(settings: Settings) -> dict[str, Any]:
-    return {
-        "template": build(settings["template"], "template"),
-        "tokenizer": build(settings["tokenizer"], "tokenizer"),
-        "pack": build(settings["pack"], "pack"),
-        "executor": build(settings["executor"], "executor"),
-        "root": Path(settings["paths"]["data"]),
-        "seed": settings["seed"],
-    }
-
-
 def _beginning(trained: Trained) -> Beginning:
     """What the data take over from the model, with the text that it, or the first of its ancestors, was pretrained on."""
     facts = next((facts for facts in lineage(trained.facts) if "packed" in facts), {"packed": {}, "weights": {}})
     packed = {name: Path(folder) for name, folder in facts["packed"].items()}
     return Beginning(tokenizer=trained.tokenizer, packed=packed, weights=facts["weights"])
-
-
-def _check_replay(settings: Settings) -> None:
-    if settings["init_from"] is None and settings["data"].get("replay"):
-        raise ConfigError(
-            f"data.replay={settings['data']['replay']}",
-            "needs a pretrained model",
-            "use data.replay=0 with init_from=null",
-        )
 
 
 class _Run:
@@ -164,7 +86,7 @@ class _Run:
         """Prepare, build, fit."""
         self.trainer_config.prepare_process()
         pl.seed_everything(self.settings["seed"], workers=True, verbose=False)
-        self.data: MixedWindows = build(self.settings["data"], "data", **_data_arguments(self.settings))
+        self.data: MixedWindows = build(self.settings["data"], "data", **data_arguments(self.settings))
         initial = self._initial_model()
         self.data.prepare_data()
         self.data.setup()

@@ -1,0 +1,87 @@
+"""The settings of a training run: what they may hold, and every rule that can be checked before any file is read."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lumi.config import build, check_keys, collect, violations
+from lumi.errors import ConfigError, join_violations
+
+Settings = dict[str, Any]
+
+ROOT_KEYS = (
+    "name", "seed", "resume", "budget", "paths", "source", "pack", "tokenizer", "arch", "data", "optim", "trainer",
+    "callbacks", "logger", "stage", "template", "init_from", "corpus", "task", "executor",
+)  # fmt: skip
+"""Everything that ``conf/train.yaml`` may hold."""
+
+
+STAGE_OFFERED = ("decoder", "recipe", "sources", "total_steps", "accumulate", "seed")
+LOGGERS_OFFERED = ("run_folder", "run_id", "settings")
+CALLBACKS_OFFERED = (
+    "run_folder", "total_steps", "val_every_steps", "tokens_per_step", "epoch_tokens", "flops_per_token", "peak_flops",
+    "sources", "tokenizer", "template", "decoder",
+)  # fmt: skip
+"""What a run offers to the constructors of its parts: see `lumi.run`."""
+
+
+def check(settings: Settings) -> None:
+    """Every rule that can be checked before any file is read or written.
+
+    Raises:
+        ConfigError: with all violations.
+    """
+    check_keys(settings, ROOT_KEYS)
+    collect(
+        lambda: build(settings["arch"], "arch", vocab_size=settings["tokenizer"].get("vocab_size", 1)),
+        lambda: build(settings["optim"], "optim"),
+        lambda: build(settings["budget"], "budget"),
+        lambda: build(settings["trainer"], "trainer"),
+        lambda: build(settings["data"], "data", **data_arguments(settings)),
+        lambda: _check_lengths(settings),
+        lambda: _check_replay(settings),
+        lambda: _check_seed(settings["seed"]),
+        lambda: _check_nodes({"stage": settings["stage"]}, "", STAGE_OFFERED),
+        *(lambda key=key: build(settings["stage"].get(key), f"stage.{key}") for key in ("lora", "objective")),
+        lambda: _check_nodes(settings["callbacks"] or {}, "callbacks.", CALLBACKS_OFFERED),
+        lambda: _check_nodes(settings["logger"] or {}, "logger.", LOGGERS_OFFERED),
+    )
+
+
+def _check_lengths(settings: Settings) -> None:
+    seq_len, longest = settings["data"].get("seq_len"), settings["arch"].get("max_seq_len")
+    if isinstance(seq_len, int) and isinstance(longest, int) and seq_len > longest:
+        raise ConfigError(f"data.seq_len={seq_len}", f"must be at most arch.max_seq_len={longest}")
+
+
+def _check_nodes(nodes: Mapping[str, Any], prefix: str, offered: Sequence[str]) -> None:
+    """What can be said of nodes that are built only when the model and the data are there."""
+    found = [error for name, node in nodes.items() if node for error in violations(node, prefix + name, set(offered))]
+    if found:
+        raise join_violations(found)
+
+
+def _check_seed(seed: Any) -> None:
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise ConfigError(f"seed={seed}", "must be a whole number from 0 to 4294967295")
+
+
+def data_arguments(settings: Settings) -> dict[str, Any]:
+    """What a data module's constructor is given beside its own node."""
+    return {
+        "template": build(settings["template"], "template"),
+        "tokenizer": build(settings["tokenizer"], "tokenizer"),
+        "pack": build(settings["pack"], "pack"),
+        "executor": build(settings["executor"], "executor"),
+        "root": Path(settings["paths"]["data"]),
+        "seed": settings["seed"],
+    }
+
+
+def _check_replay(settings: Settings) -> None:
+    if settings["init_from"] is None and settings["data"].get("replay"):
+        raise ConfigError(
+            f"data.replay={settings['data']['replay']}",
+            "needs a pretrained model",
+            "use data.replay=0 with init_from=null",
+        )
