@@ -1,12 +1,15 @@
 """What is imported before a script can begin: seconds that every run and every ``--help`` waits for."""
 
 import ast
+import gc
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from lumi import cli
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,6 +36,16 @@ def test_a_run_begins_with_the_packages_of_every_run_and_no_others() -> None:
 
 def test_a_model_alone_needs_torch_only() -> None:
     assert packages_of("lumi.arch") == {"torch"}
+
+
+def test_garbage_is_collected_again_after_the_imports() -> None:
+    try:
+        with cli.importing():
+            assert not gc.isenabled()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
 
 
 def packages_of(name: str) -> set[str]:
