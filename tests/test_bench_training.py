@@ -4,8 +4,10 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -150,3 +152,29 @@ def test_the_table_and_the_picture_show_all_that_ran_and_name_the_rest(tmp_path)
     json.dumps(vars(table))
     draw(contest, "cpu", tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+def test_the_overhead_is_a_share_of_lumis_step():
+    from benchmarks.training.driver import Result
+    from benchmarks.training.overhead import _row
+
+    lumi, bare = (
+        Result(name, {}, [{"amount": 8, "seconds": s, "steps": 2}] * 3) for name, s in (("L", 0.8), ("B", 0.6))
+    )
+    row = _row("nano", lumi, bare)
+    assert row["overhead %"] == pytest.approx(25)
+    assert (row["train.py ms"], row["bare loop ms"]) == pytest.approx((400, 300))
+
+
+def test_padded_batches_hold_one_conversation_a_row_up_to_the_longest():
+    from benchmarks.training.bare_loop import padded_batches
+
+    lengths = (3, 5, 9)
+    examples = [[(np.full(n, n, dtype=np.int32), np.arange(n) > 0)] for n in lengths]
+    stream = SimpleNamespace(examples=examples)
+    data = SimpleNamespace(train_streams=[stream], weights=[1.0], seed=0, batch_size=4)
+    batch = padded_batches(data, torch.device("cpu"))(0)
+    rows = batch["tokens"][:, 0].tolist()
+    assert batch["tokens"].shape == (4, max(rows))
+    assert batch["loss_mask"].sum(dim=1).tolist() == [n - 1 for n in rows]
+    assert (batch["tokens"] != 0).sum(dim=1).tolist() == rows

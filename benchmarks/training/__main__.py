@@ -2,6 +2,8 @@
 
     python -m benchmarks.training --arch nano,tiny            pretraining beside transformers, litgpt and a plain loop
     python -m benchmarks.training --arch tiny --documents short    what it costs to keep documents apart
+    python -m benchmarks.training --part overhead             Lumi's loop beside a bare one
+    python -m benchmarks.training --part startup sft dpo --arch nano    the start, packing, adapters, stored references
     python -m benchmarks.training --device cuda --arch tiny,small,base
 
 Everything is measured in one run on one machine, in turns (A B A B …), each contestant in a process of its own with equally
@@ -10,13 +12,14 @@ many threads. Prints tables and writes them as Markdown, with all raw timings as
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.measure import Table, machine, n_cores, versions
-from benchmarks.training.driver import ROOT
+from benchmarks.training.driver import ROOT, Failed
 from benchmarks.training.options import Options
 
 _OUT = ROOT / "benchmarks" / "results"
@@ -60,7 +63,44 @@ def _pretrain(options: Options, archs: Sequence[str], out: Path) -> list[Table]:
     return tables
 
 
-PARTS: dict[str, Callable[[Options, Sequence[str], Path], list[Table]]] = {"pretrain": _pretrain}
+def _overhead(options: Options, archs: Sequence[str], out: Path) -> list[Table]:
+    from benchmarks.training.overhead import measure_overhead
+
+    return _printed(lambda folder: measure_overhead(options, archs, folder))
+
+
+def _startup(options: Options, archs: Sequence[str], out: Path) -> list[Table]:
+    from benchmarks.training.startup import measure_startup
+
+    return _printed(lambda folder: measure_startup(options, archs[0], folder))
+
+
+def _sft(options: Options, archs: Sequence[str], out: Path) -> list[Table]:
+    from benchmarks.training.stages import measure_sft
+
+    return _printed(lambda folder: measure_sft(options, archs[0], folder))
+
+
+def _dpo(options: Options, archs: Sequence[str], out: Path) -> list[Table]:
+    from benchmarks.training.stages import measure_dpo
+
+    return _printed(lambda folder: measure_dpo(options, archs[0], folder))
+
+
+def _printed(measure: Callable[[Path], Table]) -> list[Table]:
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        table = measure(Path(folder))
+    print(table.markdown(), flush=True)
+    return [table]
+
+
+PARTS: dict[str, Callable[[Options, Sequence[str], Path], list[Table]]] = {
+    "pretrain": _pretrain,
+    "overhead": _overhead,
+    "startup": _startup,
+    "sft": _sft,
+    "dpo": _dpo,
+}
 
 
 def compile_default() -> object:
@@ -74,6 +114,7 @@ def compile_default() -> object:
 def main(arguments: Sequence[str]) -> None:
     """Measure, print and write."""
     given = parse(arguments)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # workers are ended on the way out
     options = Options(
         device=given.device,
         rounds=given.rounds,
@@ -90,13 +131,21 @@ def main(arguments: Sequence[str]) -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     facts = {"machine": machine(), "versions": versions(), "options": options.described()}
     head = f"{facts['machine']['cpu']}, {facts['machine']['cores']} cores, commit {facts['versions']['commit']}"
+    failed = []
     for part in given.part:
-        tables = PARTS[part](options, given.arch.split(","), given.out)
+        try:
+            tables = PARTS[part](options, given.arch.split(","), given.out)
+        except Failed as error:
+            options.say(f"{part}: {error}")
+            failed.append(part)
+            continue
         name = f"{part}-{options.device}" + ("" if options.documents == "long" else f"-{options.documents}")
         text = "\n".join(table.markdown() for table in tables)
         (given.out / f"{name}.md").write_text(f"# Training speed: {part}\n\n{head}\n\n{text}", encoding="utf-8")
         written = json.dumps({**facts, "tables": [vars(table) for table in tables]}, indent=1)
         (given.out / f"{name}.json").write_text(written + "\n", encoding="utf-8")
+    if failed:
+        sys.exit(f"not measured: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import functools
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,28 +80,31 @@ class Gate(pl.Callback):
         self._left, self._amount, self._begin = n, 0, time.perf_counter()
 
 
-class Writer(pl.Callback):
-    """Writes the work instead of doing it.
+class CallbackOnStart(pl.Callback):
+    """Does something else where a run would begin to train: everything is built then.
 
     Args:
-        folder: where to.
-        arch: name of the shape.
-        n_batches: how many, from the first one.
+        instead: is given the trainer and the stage; it ends with `Stopped`.
     """
 
-    def __init__(self, folder: Path, arch: str, n_batches: int) -> None:
-        self.folder, self.arch, self.n_batches = folder, arch, n_batches
+    def __init__(self, instead: Callable[[Any, Any], None]) -> None:
+        self.instead = instead
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Everything is built now, and nothing trained."""
-        data = trainer.datamodule
-        dataset = data.train_dataloader().dataset
-        tokens = [dataset[number]["tokens"].numpy() for number in range(self.n_batches)]
-        np.save(self.folder / "tokens.npy", np.stack(tokens).astype(np.int32))
-        state = {name: value.detach().clone().cpu() for name, value in pl_module.decoder.state_dict().items()}
-        torch.save(state, self.folder / "weights.pt")
-        work_of(self.arch, pl_module, data).save(self.folder)
-        raise Stopped
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take over."""
+        self.instead(trainer, pl_module)
+
+
+def write_work(trainer: Any, stage: Any, folder: Path, arch: str, n_batches: int) -> None:
+    """Write the work of a run instead of doing it."""
+    data = trainer.datamodule
+    dataset = data.train_dataloader().dataset
+    tokens = [dataset[number]["tokens"].numpy() for number in range(n_batches)]
+    np.save(folder / "tokens.npy", np.stack(tokens).astype(np.int32))
+    state = {name: value.detach().clone().cpu() for name, value in stage.decoder.state_dict().items()}
+    torch.save(state, folder / "weights.pt")
+    work_of(arch, stage, data).save(folder)
+    raise Stopped
 
 
 def work_of(arch: str, stage: Any, data: Any) -> Work:
@@ -152,7 +156,8 @@ def main() -> None:
     facts = imported()
     if options.write:
         logging.getLogger("lumi").setLevel(logging.WARNING)
-        train_with(Writer(options.write, options.arch, options.batches), options.overrides)
+        write = functools.partial(write_work, folder=options.write, arch=options.arch, n_batches=options.batches)
+        train_with(CallbackOnStart(write), options.overrides)
         return
     gate = Gate(channel, options.warmup, options.supervised)
     gate.facts = facts

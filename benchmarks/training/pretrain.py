@@ -63,20 +63,26 @@ def write_work(options: Options, arch: str, folder: Path) -> Work:
     Raises:
         Failed: Lumi cannot even do that.
     """
-    vocabulary = options.vocab_size(arch)
-    run([sys.executable, "-m", f"{_MODULES}.material", str(options.data), str(vocabulary)], options)
+    make_text(options, arch)
     documents = ["long", "short"] if options.documents == "short" else ["long"]
     for one in reversed(documents):  # the last one, that of the long document, stays
         head = ["--write", str(folder), "--arch", arch, "--batches", str(_N_BATCHES), "--"]
-        run([*_lumi(head), *run_overrides(options, arch, folder, "write", one)], options)
+        run([*lumi_command(head), *run_overrides(options, arch, folder, "write", one)], options)
     return load_work(folder)
+
+
+def make_text(options: Options, arch: str) -> None:
+    """Text and tokenizer for an architecture, where they are missing."""
+    run([sys.executable, "-m", f"{_MODULES}.material", str(options.data), str(options.vocab_size(arch))], options)
 
 
 def run(command: Sequence[str], options: Options) -> None:
     """Raises Failed when it does not end well."""
-    done = subprocess.run(command, cwd=ROOT, env=environment(options.threads), check=False, stdout=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(options.threads), check=False, capture_output=True, text=True
+    )
     if done.returncode:
-        raise Failed(f"{command[2]} ended with {done.returncode}")
+        raise Failed(f"{' '.join(command[1:3])} ended with {done.returncode}:\n{done.stderr[-2000:]}")
 
 
 def run_overrides(options: Options, arch: str, folder: Path, name: str, documents: str = "long") -> list[str]:
@@ -105,7 +111,7 @@ def lumi_contestants(options: Options, work: Work, folder: Path) -> list[Contest
         for suffix, override in _compile_ways(options.compile_default):
             name = f"Lumi{suffix}" + (", short documents" if kind == "short" else "")
             overrides = run_overrides(options, work.arch, folder, name.replace(" ", "-").replace(",", ""), kind)
-            command = _lumi(["--warmup", str(options.warmup), "--", *overrides, *override])
+            command = lumi_command(["--warmup", str(options.warmup), "--", *overrides, *override])
             found.append(Contestant(name, command, needed_bytes(options, work, whole_logits=False)))
     return found
 
@@ -155,7 +161,8 @@ def room_bytes(options: Options) -> float:
     return 0.85 * float(answer.stdout)
 
 
-def _lumi(arguments: Sequence[str]) -> list[str]:
+def lumi_command(arguments: Sequence[str]) -> list[str]:
+    """Lumi's real loop as a worker."""
     return [sys.executable, "-m", f"{_MODULES}.lumi_loop", *arguments]
 
 

@@ -88,7 +88,11 @@ def _notes(contest: Contest, results: dict[str, Result], device: str) -> list[st
     turns = max((len(one.turns) for one in results.values()), default=0)
     steps = max((turn["steps"] for one in results.values() for turn in one.turns), default=0)
     threads = next((one.facts["threads"] for one in results.values() if one.facts), 0)
+    facts = [one.facts for one in results.values()]
+    found = {"torch": next((one["torch"] for one in facts if "torch" in one), "")}
+    found |= {name.partition(",")[0]: one.facts["version"] for name, one in results.items() if "version" in one.facts}
     notes = [
+        ", ".join(f"{name} {version}" for name, version in found.items()),
         f"vocabulary {work.vocab_size:,}, {work.flops_per_token / 1e6:.1f} MFLOP a token; medians of {turns} turns of {steps} "
         f"steps, in turns, a process each, {threads} threads, {'float32' if device == 'cpu' else 'bf16 autocast'}",
         "ratios and shares are medians over turns that followed each other; a token is a position that is computed",
