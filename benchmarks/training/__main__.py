@@ -15,8 +15,9 @@ import json
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measure import Table, machine, n_cores, versions
 from benchmarks.training.driver import ROOT, Failed
@@ -38,7 +39,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=7, help="turns of every contestant")
     parser.add_argument("--turn-seconds", type=float, default=4.0, help="of Lumi's turn; the others do as many steps")
-    parser.add_argument("--warmup", type=int, default=6, help="steps before, compilation included")
+    parser.add_argument("--warmup", type=int, default=4, help="steps before, compilation included")
     parser.add_argument("--threads", type=int, default=n_cores())
     parser.add_argument("--batch", type=int, help="windows of a step; default is what suits")
     parser.add_argument("--only", nargs="*", default=[], help="peers: plain transformers litgpt; default all")
@@ -48,53 +49,48 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _pretrain(options: Options, archs: Sequence[str], out: Path) -> list[Table]:
+def _pretrain(options: Options, archs: Sequence[str], out: Path) -> Iterator[Table]:
     from benchmarks.training.pretrain import contest
     from benchmarks.training.report import draw, pretrain_table
 
-    tables = []
     for arch in archs:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             found = contest(options, arch, Path(folder))
-        tables.append(pretrain_table(found, options.device))
         suffix = "" if options.documents == "long" else f"-{options.documents}"
         draw(found, options.device, out / f"pretrain-{arch}-{options.device}{suffix}.png")
-        print(tables[-1].markdown(), flush=True)
-    return tables
+        yield pretrain_table(found, options.device)
 
 
-def _overhead(options: Options, archs: Sequence[str], out: Path) -> list[Table]:
+def _overhead(options: Options, archs: Sequence[str], out: Path) -> Iterator[Table]:
     from benchmarks.training.overhead import measure_overhead
 
-    return _printed(lambda folder: measure_overhead(options, archs, folder))
+    return _in_folder(lambda folder: measure_overhead(options, archs, folder))
 
 
-def _startup(options: Options, archs: Sequence[str], out: Path) -> list[Table]:
+def _startup(options: Options, archs: Sequence[str], out: Path) -> Iterator[Table]:
     from benchmarks.training.startup import measure_startup
 
-    return _printed(lambda folder: measure_startup(options, archs[0], folder))
+    return _in_folder(lambda folder: measure_startup(options, archs[0], folder))
 
 
-def _sft(options: Options, archs: Sequence[str], out: Path) -> list[Table]:
+def _sft(options: Options, archs: Sequence[str], out: Path) -> Iterator[Table]:
     from benchmarks.training.stages import measure_sft
 
-    return _printed(lambda folder: measure_sft(options, archs[0], folder))
+    return _in_folder(lambda folder: measure_sft(options, archs[0], folder))
 
 
-def _dpo(options: Options, archs: Sequence[str], out: Path) -> list[Table]:
+def _dpo(options: Options, archs: Sequence[str], out: Path) -> Iterator[Table]:
     from benchmarks.training.stages import measure_dpo
 
-    return _printed(lambda folder: measure_dpo(options, archs[0], folder))
+    return _in_folder(lambda folder: measure_dpo(options, archs[0], folder))
 
 
-def _printed(measure: Callable[[Path], Table]) -> list[Table]:
+def _in_folder(measure: Callable[[Path], Table]) -> Iterator[Table]:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        table = measure(Path(folder))
-    print(table.markdown(), flush=True)
-    return [table]
+        yield measure(Path(folder))
 
 
-PARTS: dict[str, Callable[[Options, Sequence[str], Path], list[Table]]] = {
+PARTS: dict[str, Callable[[Options, Sequence[str], Path], Iterator[Table]]] = {
     "pretrain": _pretrain,
     "overhead": _overhead,
     "startup": _startup,
@@ -133,19 +129,26 @@ def main(arguments: Sequence[str]) -> None:
     head = f"{facts['machine']['cpu']}, {facts['machine']['cores']} cores, commit {facts['versions']['commit']}"
     failed = []
     for part in given.part:
+        tables = []
+        name = f"{part}-{options.device}" + ("" if options.documents == "long" else f"-{options.documents}")
         try:
-            tables = PARTS[part](options, given.arch.split(","), given.out)
+            for table in PARTS[part](options, given.arch.split(","), given.out):
+                print(table.markdown(), flush=True)
+                tables.append(table)
+                _write(given.out / name, f"# Training speed: {part}\n\n{head}\n", tables, facts)
         except Failed as error:
             options.say(f"{part}: {error}")
             failed.append(part)
-            continue
-        name = f"{part}-{options.device}" + ("" if options.documents == "long" else f"-{options.documents}")
-        text = "\n".join(table.markdown() for table in tables)
-        (given.out / f"{name}.md").write_text(f"# Training speed: {part}\n\n{head}\n\n{text}", encoding="utf-8")
-        written = json.dumps({**facts, "tables": [vars(table) for table in tables]}, indent=1)
-        (given.out / f"{name}.json").write_text(written + "\n", encoding="utf-8")
     if failed:
         sys.exit(f"not measured: {', '.join(failed)}")
+
+
+def _write(path: Path, head: str, tables: Sequence[Table], facts: dict[str, Any]) -> None:
+    """After every table, because a later one may take long."""
+    text = "\n".join([head, *(table.markdown() for table in tables)])
+    path.with_name(f"{path.name}.md").write_text(text, encoding="utf-8")
+    written = json.dumps({**facts, "tables": [vars(table) for table in tables]}, indent=1)
+    path.with_name(f"{path.name}.json").write_text(written + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import argparse
 import functools
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,7 @@ class Gate(pl.Callback):
         else:
             self._is_warm = True
             facts = {"n_params": sum(p.numel() for p in pl_module.decoder.parameters()), **self.facts}
+            facts["compiled"] = has_compiled()
             self.channel.say(
                 "ready", warmup_seconds=self._last_step - self._begin, step_seconds=now - self._last_step, **facts
             )
@@ -93,6 +95,12 @@ class CallbackOnStart(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take over."""
         self.instead(trainer, pl_module)
+
+
+def has_compiled() -> bool:
+    """Whether `torch.compile` has made a graph in this process."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return dynamo is not None and dynamo.counters["stats"]["unique_graphs"] > 0
 
 
 def write_work(trainer: Any, stage: Any, folder: Path, arch: str, n_batches: int) -> None:

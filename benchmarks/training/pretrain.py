@@ -67,7 +67,7 @@ def write_work(options: Options, arch: str, folder: Path) -> Work:
     documents = ["long", "short"] if options.documents == "short" else ["long"]
     for one in reversed(documents):  # the last one, that of the long document, stays
         head = ["--write", str(folder), "--arch", arch, "--batches", str(_N_BATCHES), "--"]
-        run([*lumi_command(head), *run_overrides(options, arch, folder, "write", one)], options)
+        run([*lumi_command(head), *run_overrides(options, arch, folder, f"write-{one}", one)], options)
     return load_work(folder)
 
 
@@ -117,10 +117,11 @@ def lumi_contestants(options: Options, work: Work, folder: Path) -> list[Contest
 
 
 def _compile_ways(default: object) -> list[tuple[str, list[str]]]:
-    on, off = ["trainer.compile=true"], ["trainer.compile=false"]
-    other = {True: [(", not compiled", off)], False: [(", compiled", on)]}
-    both = [(", compiled", on), (", not compiled", off)]
-    return [("", []), *(other[default] if isinstance(default, bool) else both)]
+    """Lumi decides by itself where its default is neither true nor false; for a run this long that is to compile."""
+    other = (
+        (", compiled", ["trainer.compile=true"]) if default is False else (", not compiled", ["trainer.compile=false"])
+    )
+    return [("", []), other]
 
 
 def peer_contestants(options: Options, work: Work, folder: Path) -> list[Contestant]:

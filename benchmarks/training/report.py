@@ -91,10 +91,12 @@ def _notes(contest: Contest, results: dict[str, Result], device: str) -> list[st
     facts = [one.facts for one in results.values()]
     found = {"torch": next((one["torch"] for one in facts if "torch" in one), "")}
     found |= {name.partition(",")[0]: one.facts["version"] for name, one in results.items() if "version" in one.facts}
+    compiled = {one.name: one.facts["compiled"] for one in results.values() if "compiled" in one.facts}
     notes = [
         ", ".join(f"{name} {version}" for name, version in found.items()),
         f"vocabulary {work.vocab_size:,}, {work.flops_per_token / 1e6:.1f} MFLOP a token; medians of {turns} turns of {steps} "
         f"steps, in turns, a process each, {threads} threads, {'float32' if device == 'cpu' else 'bf16 autocast'}",
+        *(f"{name}: {'' if ran else 'not '}compiled" for name, ran in compiled.items()),
         "ratios and shares are medians over turns that followed each other; a token is a position that is computed",
         "first weights, batches and optimizer are the same for all, so equal losses mean equal work",
     ]
