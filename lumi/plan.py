@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from lumi.arch import Decoder, DecoderConfig, next_token_loss
+from lumi.arch import Decoder, next_token_loss
 from lumi.batch import PackedBatch
 from lumi.errors import ConfigError
 
@@ -65,7 +65,7 @@ class Plan:
         flops_per_token: forward and backward.
         optimal_tokens: 20 for each parameter.
         total_steps, tokens_per_step, epochs: length of the run.
-        memory_bytes: weights, gradients, optimizer state and activations, estimated.
+        memory_bytes: at the highest point of training, see `lumi.memory`.
         seconds: expected training time, from a short measurement; None if it was not measured.
         peak_flops: of this device on a large matrix product, measured.
     """
@@ -89,7 +89,7 @@ class Plan:
             f"parameters      {self.parameters:,} ({self.non_embedding:,} without embeddings)",
             f"operations      {self.flops_per_token / 1e6:,.1f} MFLOP per token, "
             f"{self.flops_per_token * tokens:.2e} in all; this device reaches {self.peak_flops / 1e9:,.0f} GFLOP/s",
-            f"memory          about {_size_text(self.memory_bytes)} for weights, gradients, optimizer and activations",
+            f"memory          about {_size_text(self.memory_bytes)} at its highest, with everything that is loaded",
             f"length          {self.total_steps:,} steps of {self.tokens_per_step:,} tokens = {tokens / 1e6:,.2f} M tokens, "
             f"{self.epochs:.2f} epochs",
             f"compute-optimal {self.optimal_tokens / 1e6:,.1f} M tokens (20 per parameter); this run has {share:.0f} % of that",
@@ -100,18 +100,6 @@ class Plan:
                 f"expected time   {text} of training ({tokens / self.seconds:,.0f} tokens/s in a short measurement)"
             )
         return lines
-
-
-def estimate_memory(config: DecoderConfig, *, batch_size: int, seq_len: int, half: bool) -> int:
-    """Bytes that training takes: float32 weights, gradients and two moments, plus what the backward pass needs.
-
-    Per token and block it keeps some 10 vectors of the model's width and 3 of the feed-forward's (one input of each block
-    only with checkpointed activations), and of the loss one gradient of the last hidden state.
-    """
-    size = 2 if half else 4
-    per_block = config.d_model if config.checkpoint_activations else 10 * config.d_model + 3 * config.d_ff
-    activations = batch_size * seq_len * (config.n_layers * per_block + 4 * config.d_model) * size
-    return 16 * config.n_params() + activations
 
 
 def measure_peak_flops(device: torch.device, dtype: torch.dtype, *, budget_seconds: float = 0.1) -> float:

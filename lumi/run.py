@@ -28,7 +28,8 @@ from lumi.errors import ConfigError, DataError
 from lumi.initial import check_template, checkpoint_identity, initial_model, initial_moved, run_time_config
 from lumi.lock import folder_lock
 from lumi.manifest import MANIFEST, fingerprint, read_manifest, write_atomic
-from lumi.plan import Budget, Plan, estimate_memory, measure_micro_batch, measure_peak_flops
+from lumi.memory import estimate_memory
+from lumi.plan import Budget, Plan, measure_micro_batch, measure_peak_flops
 from lumi.reference import attach_reference
 from lumi.resume import check_same_data, decisive, read_state, run_folder, starting_point, versions
 from lumi.settings import Settings, check, data_arguments
@@ -95,15 +96,16 @@ class _Run:
         if initial is not None:
             self.decoder = Decoder(run_time_config(self.settings, initial))
             self.decoder.load_state_dict(initial.decoder.state_dict())
-        self.plan = self._plan(config)
+        self.total_steps = self._length(config)
         self.data.length = RunLength(
-            total_steps=self.plan.total_steps, accumulate=self.trainer_config.accumulate, start_step=self.start_step
+            total_steps=self.total_steps, accumulate=self.trainer_config.accumulate, start_step=self.start_step
         )
+        stage: Stage = self._stage()
+        self.plan = self._plan(config, stage)
         if self.start:
             check_same_data(self.start, self.data.fingerprints(), compiled=self.compiles)
         self._announce()
         self._save_state("running", {})
-        stage: Stage = self._stage()
         trainer = self._trainer(self.decoder.config, stage)
         if stage.needs_reference:
             self._attach_reference(initial)
@@ -176,34 +178,52 @@ class _Run:
     @property
     def val_every_steps(self) -> int:
         """Ten validations a run, unless the config says otherwise."""
-        return self.trainer_config.val_every_steps or max(1, self.plan.total_steps // 10)
+        return self.trainer_config.val_every_steps or max(1, self.total_steps // 10)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that all ranks read in an optimizer step."""
+        setup, data = self.trainer_config, self.data
+        return data.batch_size * (data.seq_len - 1) * setup.accumulate * setup.world_size
 
     @property
     def compiles(self) -> bool:
         """Whether the blocks are compiled."""
-        plan = self.plan
-        return self.trainer_config.compiles(plan.flops_per_token * plan.tokens_per_step * plan.total_steps)
+        tokens = self.tokens_per_step * self.total_steps
+        return self.trainer_config.compiles(self.decoder.config.flops_per_token(self.data.seq_len) * tokens)
 
-    def _plan(self, config: DecoderConfig) -> Plan:
-        """Length from the budget, and what it will take on this device."""
-        setup, data = self.trainer_config, self.data
-        device, half = setup.device(), setup.resolved_precision() != "32-true"
-        tokens_per_step = data.batch_size * (data.seq_len - 1) * setup.accumulate * setup.world_size
-        total_steps = self.budget.total_steps(
-            tokens_per_step=tokens_per_step, epoch_tokens=data.n_tokens, n_params=config.n_params()
+    def _length(self, config: DecoderConfig) -> int:
+        """Optimizer steps, from the budget."""
+        return self.budget.total_steps(
+            tokens_per_step=self.tokens_per_step, epoch_tokens=self.data.n_tokens, n_params=config.n_params()
         )
-        self.decoder.to(device)
+
+    def _plan(self, config: DecoderConfig, stage: Any) -> Plan:
+        """What the run will take on this device."""
+        setup, data, total_steps = self.trainer_config, self.data, self.total_steps
+        device, half = setup.device(), setup.resolved_precision() != "32-true"
+        stage.to(device)
+        example: Any = data.example()
+        batch = {key: value.to(device) for key, value in example.items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            seconds = measure_micro_batch(self.decoder, data.example())
+            memory_bytes = estimate_memory(
+                stage,
+                stage.loss,
+                batch,
+                optimizer_bytes=stage.recipe.state_bytes(stage.trained_parameters()),
+                compiled=self.compiles,
+                accumulates=setup.accumulate > 1,
+            )
+            seconds = measure_micro_batch(self.decoder, example)
         return Plan(
             parameters=config.n_params(),
             non_embedding=config.n_params(embedding=False),
             flops_per_token=config.flops_per_token(data.seq_len),
             optimal_tokens=round(self.budget.tokens_per_parameter * config.n_params()),
             total_steps=total_steps,
-            tokens_per_step=tokens_per_step,
-            epochs=total_steps * tokens_per_step / data.n_tokens,
-            memory_bytes=estimate_memory(config, batch_size=data.batch_size, seq_len=data.seq_len, half=half),
+            tokens_per_step=self.tokens_per_step,
+            epochs=total_steps * self.tokens_per_step / data.n_tokens,
+            memory_bytes=memory_bytes,
             peak_flops=measure_peak_flops(device, torch.bfloat16 if half else torch.float32) * setup.world_size,
             seconds=seconds * setup.accumulate * (total_steps - self.start_step),
         )
@@ -221,7 +241,7 @@ class _Run:
             decoder=self.decoder,
             recipe=build(self.settings["optim"], "optim"),
             sources=sources,
-            total_steps=self.plan.total_steps,
+            total_steps=self.total_steps,
             accumulate=self.trainer_config.accumulate,
             seed=self.settings["seed"],
         )

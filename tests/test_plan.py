@@ -1,14 +1,12 @@
 """How long a run is, and what it is said to take."""
 
-import dataclasses
-
 import pytest
 import torch
 
 from lumi.arch import Decoder
 from lumi.batch import PackedBatch
 from lumi.errors import ConfigError
-from lumi.plan import Budget, Plan, estimate_memory, measure_micro_batch, measure_peak_flops
+from lumi.plan import Budget, Plan, measure_micro_batch, measure_peak_flops
 
 
 def steps(budget: Budget) -> int:
@@ -46,22 +44,6 @@ def test_two_lengths_at_once_are_refused(given):
 def test_a_length_that_is_not_positive_is_refused(key, value):
     with pytest.raises(ConfigError, match=rf"budget\.{key}={value} · must be above 0"):
         Budget(**{key: value})
-
-
-def test_memory_is_sixteen_bytes_a_parameter_and_the_activations(tiny_config):
-    # A token keeps, in each of 2 blocks, 10 vectors of 32 and 3 of 64, and 4 more of 32: 1,152 numbers of 4 bytes.
-    expected = 16 * tiny_config.n_params() + 2 * 64 * 1152 * 4
-    assert estimate_memory(tiny_config, batch_size=2, seq_len=64, half=False) == expected
-
-
-def test_checkpointed_activations_and_half_precision_take_less(tiny_config):
-    saving = dataclasses.replace(tiny_config, checkpoint_activations=True)
-    sizes = [
-        estimate_memory(config, batch_size=8, seq_len=64, half=half)
-        for config, half in ((saving, True), (saving, False), (tiny_config, False))
-    ]
-    assert sizes == sorted(sizes)
-    assert len(set(sizes)) == 3
 
 
 def batch_of(n_rows: int) -> PackedBatch:

@@ -63,18 +63,18 @@ class Progress(pl.Callback):
         self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
         self.sources, self.every_steps = list(sources), every_steps
         self._windows_seen = [0] * len(self.sources)
-        self._clock = Stopwatch()
+        self._clock, self._seconds = Stopwatch(), 0.0
         self._bar: tqdm[Any] | None = None
         self._last_line = 0.0
         self._speed = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """The observed mix, so that it stays that of the whole run after a resume."""
-        return {"windows_seen": list(self._windows_seen)}
+        """The observed mix and the time so far, so that they stay those of the whole run after a resume."""
+        return {"windows_seen": list(self._windows_seen), "seconds": self._seconds + self._clock.elapsed()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue the observed mix."""
-        self._windows_seen = list(state_dict["windows_seen"])
+        """Continue them."""
+        self._windows_seen, self._seconds = list(state_dict["windows_seen"]), state_dict["seconds"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar where the run stands."""
@@ -100,6 +100,7 @@ class Progress(pl.Callback):
             return
         step, stage = trainer.global_step, cast(Reports, pl_module)
         if step == 1 or step % self.every_steps == 0 or step == self.total_steps:
+            self._seconds += self._clock.elapsed()
             self._speed = self._clock.lap(step) * self.tokens_per_step
             self._log(trainer, {**stage.step_metrics, **self._pace(step)}, step)
         if self._bar is not None:
@@ -135,6 +136,7 @@ class Progress(pl.Callback):
             "progress/percent": 100.0 * step / self.total_steps,
             "progress/epochs": tokens / self.epoch_tokens,
             "perf/tokens_per_second": self._speed,
+            "perf/seconds": self._seconds + self._clock.elapsed(),
             "perf/mfu": self._speed * self.flops_per_token / self.peak_flops,
             "perf/memory_gb": peak_memory_bytes() / 1e9,
         }
@@ -175,24 +177,27 @@ class Stopwatch:
     """Steps per second of training time, validation left out; by the monotonic clock, because wall clocks jump."""
 
     def __init__(self) -> None:
-        self._since, self._elapsed, self._step = time.monotonic(), 0.0, 0
+        self._since, self._elapsed, self._step, self._is_running = time.monotonic(), 0.0, 0, True
 
     def start(self, step: int) -> None:
         """Begin a lap at ``step``."""
-        self._since, self._elapsed, self._step = time.monotonic(), 0.0, step
+        self._since, self._elapsed, self._step, self._is_running = time.monotonic(), 0.0, step, True
 
     def pause(self) -> None:
         """Stop counting time."""
-        self._elapsed += time.monotonic() - self._since
+        self._elapsed, self._is_running = self.elapsed(), False
 
     def resume(self) -> None:
         """Count again."""
-        self._since = time.monotonic()
+        self._since, self._is_running = time.monotonic(), True
+
+    def elapsed(self) -> float:
+        """Seconds of this lap so far."""
+        return self._elapsed + (time.monotonic() - self._since if self._is_running else 0.0)
 
     def lap(self, step: int) -> float:
         """Steps per second since the last lap; begins the next one."""
-        elapsed = self._elapsed + time.monotonic() - self._since
-        speed = (step - self._step) / max(elapsed, 1e-9)
+        speed = (step - self._step) / max(self.elapsed(), 1e-9)
         self.start(step)
         return speed
 

@@ -33,6 +33,10 @@ class Recipe(Protocol):
         """A new optimizer; each group keeps its peak rate as ``peak_lr``."""
         ...
 
+    def state_bytes(self, parameters: NamedParameters) -> int:
+        """What the optimizer will remember of these parameters, in bytes."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdamW:
@@ -57,6 +61,10 @@ class AdamW:
     def __post_init__(self) -> None:
         """Raises ConfigError when a value is out of range."""
         _check_common(self)
+
+    def state_bytes(self, parameters: NamedParameters) -> int:
+        """Two moments."""
+        return sum(2 * parameter.nbytes for _, parameter in parameters)
 
     def optimizer(self, parameters: NamedParameters) -> torch.optim.Optimizer:
         """Two groups: with decay, and without."""
@@ -102,10 +110,14 @@ class Muon:
         if self.adamw_lr <= 0:
             raise ConfigError(f"optim.adamw_lr={self.adamw_lr}", "must be above 0")
 
+    def state_bytes(self, parameters: NamedParameters) -> int:
+        """One momentum of a block's matrix, two moments of the rest."""
+        return sum((1 if _is_of_block(name, p) else 2) * p.nbytes for name, p in parameters)
+
     def optimizer(self, parameters: NamedParameters) -> torch.optim.Optimizer:
         """Muon's group first, then AdamW's two."""
         named = list(parameters)
-        blocks = [(name, p) for name, p in named if p.dim() == 2 and ".layers." in name]
+        blocks = [(name, p) for name, p in named if _is_of_block(name, p)]
         chosen = {name for name, _ in blocks}
         decayed, plain = split_decay((name, p) for name, p in named if name not in chosen)
         muon = MuonStep(
@@ -120,6 +132,11 @@ class Muon:
             {"params": plain, "weight_decay": 0.0, "peak_lr": self.adamw_lr},
         ]
         return Together(muon, _adamw([group for group in groups if group["params"]], self))
+
+
+def _is_of_block(name: str, parameter: nn.Parameter) -> bool:
+    """Whether it is a matrix that Muon updates."""
+    return parameter.dim() == 2 and ".layers." in name
 
 
 class Together(torch.optim.Optimizer):

@@ -101,8 +101,16 @@ class Stage(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One optimizer; its rate is set step by step, there is no scheduler with a state."""
-        named = self.decoder.named_parameters()
-        return self.recipe.optimizer((name, value) for name, value in named if value.requires_grad)
+        return self.recipe.optimizer(self.trained_parameters())
+
+    def trained_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
+        """Names and parameters that have gradients."""
+        return [(name, value) for name, value in self.decoder.named_parameters() if value.requires_grad]
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Free the gradients with the step: Lightning would keep them through the next forward pass, which needs the room."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        optimizer.zero_grad()
 
     def on_train_batch_start(self, batch: PackedBatch, batch_idx: int) -> None:
         """Put the randomness and the learning rate where this micro-batch of this run has them."""
