@@ -48,6 +48,14 @@ def test_garbage_is_collected_again_after_the_imports() -> None:
         gc.unfreeze()
 
 
+def test_what_nothing_here_uses_of_lightnings_family_is_not_imported() -> None:
+    code = "from lumi import cli\nwith cli.importing():\n    import lumi.run\nimport sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.split())
+    assert "torchmetrics" in imported
+    assert not imported & {"transformers", "scipy.signal", "matplotlib", "peft", "datasets", "pandas", "wandb"}
+
+
 def packages_of(name: str) -> set[str]:
     """Packages that are imported with a module of Lumi's, by it and by every other one that comes with it.
 
