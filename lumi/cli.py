@@ -20,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from lightning_utilities.core.imports import RequirementCache
+from lightning_utilities.core import imports
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -95,12 +95,13 @@ def _without_optional(*packages: str) -> Iterator[None]:
     torchmetrics, which Lightning imports, imports them wherever it finds them, for scores of translations and plots of metrics
     that nothing here uses: a third of the time to the first step.
     """
-    is_met = RequirementCache.__bool__
-    RequirementCache.__bool__ = lambda self: not str(self.requirement).startswith(packages) and is_met(self)
+    is_met, is_there = imports.RequirementCache.__bool__, imports.package_available
+    imports.RequirementCache.__bool__ = lambda self: not str(self.requirement).startswith(packages) and is_met(self)
+    imports.package_available = lambda package_name: package_name not in packages and is_there(package_name)
     try:
         yield
     finally:
-        RequirementCache.__bool__ = is_met
+        imports.RequirementCache.__bool__, imports.package_available = is_met, is_there
 
 
 _OF_TORCHMETRICS = ("transformers", "scipy", "matplotlib")
