@@ -5,6 +5,7 @@ the default text lies within one document; ``--documents short`` instead shows w
 """
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -51,6 +52,7 @@ def contest(options: Options, arch: str, folder: Path) -> Contest:
     results = []
     for number, group in enumerate(found := groups(everyone, always, room_bytes(options))):
         options.say(f"{arch}, group {number + 1} of {len(found)}: {', '.join(one.name for one in group)}")
+        shutil.rmtree(folder / "runs", ignore_errors=True)  # Lumi's contestants begin anew in every group
         results.append(
             race(group, rounds=options.rounds, steps=options.steps_of_a_turn, threads=options.threads, say=options.say)
         )
