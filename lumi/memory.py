@@ -69,7 +69,7 @@ def _kept(module: nn.Module, loss: Loss, batch: Any, n_rows: int) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
             found[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # an output that its own graph held would never be freed
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         graph = loss({key: value[:n_rows] for key, value in batch.items()})

@@ -36,7 +36,7 @@ from lumi.settings import Settings, check, data_arguments
 from lumi.stage.base import Sources, Stage
 from lumi.tokenizer import Tokenizer
 from lumi.trained import Trained, lineage, load_trained, save_trained
-from lumi.trainer import TrainerConfig
+from lumi.trainer import TrainerConfig, release_memory
 
 log = logging.getLogger(__name__)
 
@@ -215,6 +215,7 @@ class _Run:
                 accumulates=setup.accumulate > 1,
             )
             seconds = measure_micro_batch(self.decoder, example)
+        release_memory()
         return Plan(
             parameters=config.n_params(),
             non_embedding=config.n_params(embedding=False),

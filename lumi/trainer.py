@@ -2,6 +2,7 @@
 
 import ctypes
 import dataclasses
+import gc
 import importlib.util
 import logging
 import shutil
@@ -125,12 +126,20 @@ def retain_memory() -> None:
     By default it gives arrays above 32 MiB back to the system at once, and the next step pays for every page of them again: a
     third of a million page faults a step, up to a quarter of its time. Nothing happens where the C library is another one.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 2**30)
-        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    _call_libc("mallopt", _M_MMAP_THRESHOLD, 2**30)
+    _call_libc("mallopt", _M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def release_memory() -> None:
+    """Give back what is kept but free: what a measurement needed would lie between the arrays of training for ever."""
+    gc.collect()
+    _call_libc("malloc_trim", 0)
+
+
+def _call_libc(name: str, *arguments: int) -> None:
+    """Call a function of glibc's allocator, where it is there."""
+    if sys.platform.startswith("linux") and (function := getattr(ctypes.CDLL(None), name, None)):
+        function(*arguments)
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
