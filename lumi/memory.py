@@ -20,9 +20,9 @@ Loss = Callable[[Any], tuple[Tensor, Tensor]]
 _LIBRARIES_BYTES = 100 * 10**6
 """What MKL and OpenMP take for themselves in the first steps on a CPU."""
 
-_SCATTERED = {False: 1.75, True: 1.1}
+_SCATTERED = {False: 1.2, True: 1.1}
 """CPU: the heap's size for each kept byte, of plain and of compiled blocks. Arrays of many sizes come and go, and gradients
-that outlive them lie between; a compiled block makes few. Measured on nano, tiny and small (docs/results.md)."""
+that outlive them lie between; a compiled block makes few. Measured on nano, micro and tiny (docs/results.md)."""
 
 _COMPILED = 0.8
 """What compiled blocks keep of what plain ones keep (nano 0.85, tiny 0.78): the count is of plain ones."""
