@@ -76,7 +76,7 @@ def test_the_gradient_is_the_slope_of_the_loss(inputs, number):
 
 
 def test_a_second_backward_pass_is_refused_not_wrong(inputs):
-    nll, _ = next_token_loss(*inputs, mask_of("all"))
+    nll, _ = next_token_loss(inputs[0], inputs[1], inputs[2], mask_of("all"))
     nll.backward(retain_graph=True)
     with pytest.raises(AssertionError, match="differentiable once"):
         nll.backward()
