@@ -28,6 +28,8 @@ from lumi.errors import ConfigError, LumiError, did_you_mean
 
 log = logging.getLogger(__name__)
 
+_OF_TORCHMETRICS = ("transformers", "scipy", "matplotlib")
+
 
 def run(main: Callable[[], None]) -> None:
     """Call a ``@hydra.main`` function and end the process with the right exit code."""
@@ -102,9 +104,6 @@ def _without_optional(*packages: str) -> Iterator[None]:
         yield
     finally:
         imports.RequirementCache.__bool__, imports.package_available = is_met, is_there
-
-
-_OF_TORCHMETRICS = ("transformers", "scipy", "matplotlib")
 
 
 def start_logging() -> None:

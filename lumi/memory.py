@@ -46,9 +46,10 @@ def estimate_memory(
     kept = kept_bytes(module, loss, batch) * (_COMPILED if compiled else 1.0)
     gradients = sum(p.nbytes for p in module.parameters() if p.requires_grad)
     if device.type != "cpu":
-        # The blocks' arrays are gone when the last gradients come; the loss holds a chunk of logits three times.
-        highest = max(kept + 3 * CHUNK_BYTES["cuda"], 0 if accumulates else gradients)
-        return round(resident + optimizer_bytes + highest + (gradients if accumulates else 0))
+        activations = kept + 3 * CHUNK_BYTES["cuda"]  # the loss holds a chunk of logits three times
+        # Without accumulation the blocks' arrays are gone when the last gradients come.
+        highest = activations + gradients if accumulates else max(activations, gradients)
+        return round(resident + optimizer_bytes + highest)
     return round(resident + _LIBRARIES_BYTES + optimizer_bytes + gradients + kept * _SCATTERED[compiled])
 
 

@@ -124,7 +124,7 @@ class _Run:
         try:
             with logging_redirect_tqdm([logging.getLogger()]):
                 trainer.fit(stage, datamodule=self.data, ckpt_path=str(self.start) if self.start else None)
-                if self.plan.total_steps % self.val_every_steps and not trainer.should_stop:
+                if self.total_steps % self.val_every_steps and not trainer.should_stop:
                     trainer.validate(stage, datamodule=self.data, verbose=False)
             exit_code = 0
         finally:
@@ -203,8 +203,7 @@ class _Run:
         setup, data, total_steps = self.trainer_config, self.data, self.total_steps
         device, half = setup.device(), setup.resolved_precision() != "32-true"
         stage.to(device)
-        example: Any = data.example()
-        batch = {key: value.to(device) for key, value in example.items()}
+        batch: Any = {key: value.to(device) for key, value in data.example().items()}  # pyright: ignore[reportAttributeAccessIssue]
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             memory_bytes = estimate_memory(
                 stage,
@@ -214,7 +213,7 @@ class _Run:
                 compiled=self.compiles,
                 accumulates=setup.accumulate > 1,
             )
-            seconds = measure_micro_batch(self.decoder, example)
+            seconds = measure_micro_batch(self.decoder, batch)
         release_memory()
         return Plan(
             parameters=config.n_params(),
@@ -253,7 +252,7 @@ class _Run:
             self.decoder.compile_blocks()
         return pl.Trainer(
             **setup.lightning_arguments(),
-            max_steps=self.plan.total_steps,
+            max_steps=self.total_steps,
             val_check_interval=self.val_every_steps * setup.accumulate,
             logger=[MetricsCsv(self.folder / "metrics.csv", self.start_step), *self._loggers()],
             callbacks=self._callbacks(),
@@ -270,7 +269,7 @@ class _Run:
         data, plan = self.data, self.plan
         offered = {
             "run_folder": self.folder,
-            "total_steps": plan.total_steps,
+            "total_steps": self.total_steps,
             "val_every_steps": self.val_every_steps,
             "tokens_per_step": plan.tokens_per_step,
             "epoch_tokens": data.n_tokens,

@@ -13,6 +13,8 @@ import torch
 
 from lumi.errors import ConfigError
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+
 _WORTH_COMPILING = {"cpu": 3e13, "cuda": 1e16}
 """Operations of a run from which on compiling pays: some minutes of training."""
 
@@ -33,7 +35,7 @@ class TrainerConfig:
         accumulate: micro-batches of an optimizer step.
         val_every_steps: optimizer steps between validations; null makes ten in a run.
         compile: torch.compile for the blocks. ``auto`` does it where a compiler is found and the run is long enough to win back
-            the minute that it may take: a tenth less time a step on a CPU, much more on a GPU.
+            the minute that it may take: up to a tenth less time a step on a CPU; not measured on a GPU.
         threads: of the CPU; null leaves it to PyTorch. Results are equal bit for bit only with an equal number.
         deterministic: refuse kernels whose result depends on timing (a GPU has some).
     """
@@ -123,8 +125,9 @@ class TrainerConfig:
 def retain_memory() -> None:
     """Let glibc keep freed memory for the next step.
 
-    By default it gives arrays above 32 MiB back to the system at once, and the next step pays for every page of them again: a
-    third of a million page faults a step, up to a quarter of its time. Nothing happens where the C library is another one.
+    By default it gives arrays above 32 MiB back to the system at once, and the next step pays for every page of them again:
+    tens of thousands of page faults a step, 2 to 4 % of its time (docs/experiments.md). Nothing happens where the C library is
+    another one.
     """
     _call_libc("mallopt", _M_MMAP_THRESHOLD, 2**30)
     _call_libc("mallopt", _M_TRIM_THRESHOLD, 2**31 - 1)
@@ -140,6 +143,3 @@ def _call_libc(name: str, *arguments: int) -> None:
     """Call a function of glibc's allocator, where it is there."""
     if sys.platform.startswith("linux") and (function := getattr(ctypes.CDLL(None), name, None)):
         function(*arguments)
-
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h

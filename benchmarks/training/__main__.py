@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.measure import Table, machine, n_cores, versions
 from benchmarks.training.driver import ROOT, Failed
-from benchmarks.training.options import Options
+from benchmarks.training.options import Options, composed
 
 _OUT = ROOT / "benchmarks" / "results"
 
@@ -99,14 +99,6 @@ PARTS: dict[str, Callable[[Options, Sequence[str], Path], Iterator[Table]]] = {
 }
 
 
-def compile_default() -> object:
-    """``trainer.compile`` as Lumi's configuration has it."""
-    from hydra import compose, initialize_config_dir
-
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("train").trainer.compile
-
-
 def main(arguments: Sequence[str]) -> None:
     """Measure, print and write."""
     given = parse(arguments)
@@ -120,7 +112,7 @@ def main(arguments: Sequence[str]) -> None:
         documents=given.documents,
         batch=given.batch,
         only=tuple(given.only),
-        compile_default=compile_default(),
+        compile_default=composed().trainer.compile,
         data=given.data.resolve(),
         peers=given.peers.absolute(),
     )

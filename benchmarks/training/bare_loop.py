@@ -18,10 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.training.lumi_loop import CallbackOnStart, Stopped, train_with
-from benchmarks.training.worker import Channel, imported, serve
+from benchmarks.training.lumi_loop import CallbackOnStart, Stopped, begin, train_with
+from benchmarks.training.worker import serve
 from lumi.arch import next_token_loss
-from lumi.cli import start_logging
 from lumi.stage.dpo import compare
 
 Batch = dict[str, Tensor]
@@ -41,8 +40,7 @@ class BareLoop:
         self, stage: Any, read: Callable[[int], Batch], loss: Callable[[Batch], tuple[Tensor, Tensor]], supervised: bool
     ) -> None:
         self.stage, self.read, self.loss, self.supervised = stage, read, loss, supervised
-        named = stage.decoder.named_parameters()
-        trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+        trained = stage.trained_parameters()
         self.parameters = [parameter for _, parameter in trained]
         self.optimizer = stage.recipe.optimizer(trained)
         self.step = 0
@@ -119,13 +117,7 @@ def main() -> None:
     """A worker."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kind", choices=("packed", "padded", "live"), required=True)
-    parser.add_argument("--warmup", type=int, default=5)
-    parser.add_argument("--supervised", action="store_true")
-    parser.add_argument("overrides", nargs="*")
-    options = parser.parse_args()
-    channel = Channel()
-    start_logging()
-    facts = imported()
+    options, channel, facts = begin(parser)
 
     def instead(trainer: Any, stage: Any) -> None:
         data, device = trainer.datamodule, stage.device

@@ -18,22 +18,25 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
-from benchmarks.training.lumi_loop import CONF
+from benchmarks.training.lumi_loop import work_of
+from benchmarks.training.options import composed
 from benchmarks.training.plain import PlainGPT
-from benchmarks.training.work import IGNORED, Work
+from benchmarks.training.work import IGNORED
 from lumi.arch import DecoderConfig
 from lumi.config import build, resolve
 from lumi.data import PackedData, RunLength
+from lumi.optim import Cosine
 from lumi.settings import data_arguments
+
+SCHEDULE = Cosine(warmup_ratio=0.02, min_ratio=0.1)
+"""nanoGPT's."""
 
 
 def open_data(overrides: list[str]) -> tuple[PackedData, DecoderConfig]:
     """The data and the shape that a run of Lumi with these overrides has."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        settings = resolve(compose("train", overrides))
+    settings = resolve(composed(overrides))
     data: PackedData = build(settings["data"], "data", **data_arguments(settings))
     data.prepare_data()
     data.setup()
@@ -46,15 +49,6 @@ def initialise(model: nn.Module, n_layers: int) -> None:
         if parameter.dim() == 2:
             writes = name.endswith(("o_proj.weight", "down_proj.weight"))
             nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * n_layers) if writes else 0.02)
-
-
-def rate(step: int, total_steps: int, peak: float) -> float:
-    """nanoGPT's schedule: linear warm-up over 2 %, then a cosine to a tenth."""
-    warmup = max(1, round(0.02 * total_steps))
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    done = (step - warmup) / max(1, total_steps - warmup)
-    return peak * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
 
 
 def targets_of(batch: Any, *, everywhere: bool) -> Tensor:
@@ -83,23 +77,22 @@ def train(out: Path, tokens: float, lr: float, seed: int, overrides: list[str]) 
     total_steps = math.ceil(tokens / (data.batch_size * (data.seq_len - 1)))
     data.length = RunLength(total_steps=total_steps, accumulate=1)
     torch.manual_seed(seed)
-    shape = ("vocab_size", "n_layers", "d_model", "n_heads", "n_kv_heads", "d_ff", "tied", "rope_theta", "norm_eps")
-    settings = {"lr": lr, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1, "clip_norm": 1.0}
-    work = Work(
-        arch="", seq_len=data.seq_len, batch_size=data.batch_size, n_params=config.n_params(), flops_per_token=0,
-        **{name: getattr(config, name) for name in shape}, **settings,
-    )  # fmt: skip
+    optimizer_settings = {"lr": lr, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1, "clip_norm": 1.0}
+    work = work_of("", config, data, optimizer_settings)
     model = PlainGPT(work)
     initialise(model, config.n_layers)
     groups = [
-        {"params": [p for p in model.parameters() if (p.dim() >= 2) == decays], "weight_decay": 0.1 * decays}
+        {
+            "params": [p for p in model.parameters() if (p.dim() >= 2) == decays],
+            "weight_decay": work.weight_decay * decays,
+        }
         for decays in (True, False)
     ]
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=work.betas, eps=work.eps, fused=True)
     curve, seconds, begin = [], 0.0, time.perf_counter()
     for step, batch in enumerate(data.train_dataloader()):
         for group in optimizer.param_groups:
-            group["lr"] = rate(step, total_steps, lr)
+            group["lr"] = lr * SCHEDULE.factor(step, total_steps)
         model(batch["tokens"], targets_of(batch, everywhere=True)).backward()
         nn.utils.clip_grad_norm_(model.parameters(), work.clip_norm)
         optimizer.step()

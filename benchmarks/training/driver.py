@@ -71,6 +71,11 @@ class Result:
         """The median."""
         return statistics.median(self.rates)
 
+    @property
+    def step_milliseconds(self) -> float:
+        """Of an optimizer step, the median."""
+        return 1000 * statistics.median(turn["seconds"] / turn["steps"] for turn in self.turns)
+
 
 class Worker:
     """A contestant's process."""

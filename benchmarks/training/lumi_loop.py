@@ -21,14 +21,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as lumi.cli does
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
 
 import lumi.run
+from benchmarks.training.options import composed
 from benchmarks.training.work import Work
 from benchmarks.training.worker import Channel, imported, peaks, wait
+from lumi.arch import DecoderConfig
 from lumi.cli import start_logging
-
-CONF = Path(__file__).parents[2] / "conf"
 
 
 class Stopped(Exception):
@@ -111,15 +110,14 @@ def write_work(trainer: Any, stage: Any, folder: Path, arch: str, n_batches: int
     np.save(folder / "tokens.npy", np.stack(tokens).astype(np.int32))
     state = {name: value.detach().clone().cpu() for name, value in stage.decoder.state_dict().items()}
     torch.save(state, folder / "weights.pt")
-    work_of(arch, stage, data).save(folder)
+    optimizer = {name: getattr(stage.recipe, name) for name in ("lr", "betas", "eps", "weight_decay", "clip_norm")}
+    work_of(arch, stage.decoder.config, data, optimizer).save(folder)
     raise Stopped
 
 
-def work_of(arch: str, stage: Any, data: Any) -> Work:
-    """The work of a run."""
-    config, recipe = stage.decoder.config, stage.recipe
+def work_of(arch: str, config: DecoderConfig, data: Any, optimizer: dict[str, Any]) -> Work:
+    """The work of a run: its shape, its batches, and the settings of AdamW."""
     shape = ("vocab_size", "n_layers", "d_model", "n_heads", "n_kv_heads", "d_ff", "tied", "rope_theta", "norm_eps")
-    optimizer = ("lr", "betas", "eps", "weight_decay", "clip_norm")
     return Work(
         arch=arch,
         seq_len=data.seq_len,
@@ -127,7 +125,7 @@ def work_of(arch: str, stage: Any, data: Any) -> Work:
         n_params=config.n_params(),
         flops_per_token=config.flops_per_token(data.seq_len),
         **{name: getattr(config, name) for name in shape},
-        **{name: getattr(recipe, name) for name in optimizer},
+        **optimizer,
     )
 
 
@@ -140,13 +138,27 @@ def train_with(callback: pl.Callback, overrides: list[str]) -> None:
         initialise(self, *args, callbacks=[*callbacks, callback], **kwargs)
 
     pl.Trainer.__init__ = with_callback
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("train", overrides)
+    config = composed(overrides)
     try:
         lumi.run.train(config)
     except Stopped:
         return
     raise RuntimeError("the run ended by itself, before it was told to")
+
+
+def begin(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Channel, dict[str, Any]]:
+    """What every worker that runs Lumi is told, its channel, and what it is before it has built anything.
+
+    Args:
+        parser: with what this one is told besides.
+    """
+    parser.add_argument("--warmup", type=int, default=5)
+    parser.add_argument("--supervised", action="store_true")
+    parser.add_argument("overrides", nargs="*")
+    options = parser.parse_args()
+    channel = Channel()
+    start_logging()
+    return options, channel, imported()
 
 
 def main() -> None:
@@ -155,13 +167,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     parser.add_argument("--arch", default="")
     parser.add_argument("--batches", type=int, default=0)
-    parser.add_argument("--warmup", type=int, default=5)
-    parser.add_argument("--supervised", action="store_true")
-    parser.add_argument("overrides", nargs="*")
-    options = parser.parse_args()
-    channel = Channel()
-    start_logging()
-    facts = imported()
+    options, channel, facts = begin(parser)
     if options.write:
         logging.getLogger("lumi").setLevel(logging.WARNING)
         write = functools.partial(write_work, folder=options.write, arch=options.arch, n_batches=options.batches)

@@ -2,9 +2,14 @@
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+_CONF = Path(__file__).parents[2] / "conf"
 _VOCABULARY = {"debug": 4096, "nano": 4096}
 _LARGE_VOCABULARY = 32768
 _BATCH = {
@@ -64,3 +69,9 @@ class Options:
         """For the JSON: everything but folders."""
         fields = dataclasses.asdict(self)
         return {name: value for name, value in fields.items() if name not in ("data", "peers")}
+
+
+def composed(overrides: Sequence[str] = ()) -> DictConfig:
+    """The config of a run of ``train.py`` with these words."""
+    with initialize_config_dir(str(_CONF), version_base="1.3"):
+        return compose("train", list(overrides))

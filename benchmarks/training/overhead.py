@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.measure import Table
-from benchmarks.training.driver import Contestant, Result, race
+from benchmarks.training.driver import Contestant, Result
 from benchmarks.training.options import Options
-from benchmarks.training.pretrain import lumi_command, make_text, needed_bytes, run_overrides, write_work
+from benchmarks.training.pretrain import lumi_command, make_text, needed_bytes, run_overrides, take_turns, write_work
 
 _LUMI, _BARE = "train.py", "bare loop"
 
@@ -31,9 +31,7 @@ def measure_overhead(options: Options, archs: Sequence[str], folder: Path) -> Ta
             Contestant(_BARE, [*bare, *run_overrides(options, arch, place, "bare")], memory),
         ]
         options.say(arch)
-        found = race(
-            contestants, rounds=options.rounds, steps=options.steps_of_a_turn, threads=options.threads, say=options.say
-        )
+        found = take_turns(contestants, options)
         rows.append(_row(arch, *found))
         raw[arch] = [vars(one) for one in found]
         missing += [f"{arch}, left out: {one.name}: {one.error}" for one in found if one.error]
@@ -51,11 +49,10 @@ def _row(arch: str, lumi: Result, bare: Result) -> dict[str, object]:
         return {"arch": arch, "train.py ms": None, "bare loop ms": None, "overhead %": None, "from": None, "to": None}
     pairs = list(zip(lumi.rates, bare.rates, strict=True))
     shares = [100 * (1 - ours / theirs) for ours, theirs in pairs]
-    milliseconds = [1000 * statistics.median(t["seconds"] / t["steps"] for t in one.turns) for one in (lumi, bare)]
     return {
         "arch": arch,
-        "train.py ms": milliseconds[0],
-        "bare loop ms": milliseconds[1],
+        "train.py ms": lumi.step_milliseconds,
+        "bare loop ms": bare.step_milliseconds,
         "overhead %": statistics.median(shares),
         "from": min(shares),
         "to": max(shares),

@@ -53,10 +53,15 @@ def contest(options: Options, arch: str, folder: Path) -> Contest:
     for number, group in enumerate(found := groups(everyone, always, room_bytes(options))):
         options.say(f"{arch}, group {number + 1} of {len(found)}: {', '.join(one.name for one in group)}")
         shutil.rmtree(folder / "runs", ignore_errors=True)  # Lumi's contestants begin anew in every group
-        results.append(
-            race(group, rounds=options.rounds, steps=options.steps_of_a_turn, threads=options.threads, say=options.say)
-        )
+        results.append(take_turns(group, options))
     return Contest(work, results, [one.name for one in lumi])
+
+
+def take_turns(contestants: Sequence[Contestant], options: Options) -> list[Result]:
+    """As the command line says."""
+    return race(
+        contestants, rounds=options.rounds, steps=options.steps_of_a_turn, threads=options.threads, say=options.say
+    )
 
 
 def write_work(options: Options, arch: str, folder: Path) -> Work:

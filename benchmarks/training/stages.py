@@ -1,15 +1,14 @@
 """Parts ``sft`` and ``dpo``: what packing, adapters and a stored reference save beside the ways without them."""
 
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks.measure import Table
-from benchmarks.training.driver import Contestant, Result, race
+from benchmarks.training.driver import Contestant, Result
 from benchmarks.training.options import Options
-from benchmarks.training.pretrain import lumi_command, run
+from benchmarks.training.pretrain import lumi_command, run, take_turns
+from benchmarks.training.report import median, ratios
 
 _MANY = 1_000_000
 _SHORT = ("budget.epochs=null", "budget.steps=2")
@@ -30,7 +29,7 @@ def measure_sft(options: Options, arch: str, folder: Path) -> Table:
         Contestant("bare loop, padded", _bare(options, "padded", overrides("padded", _FULL))),
         Contestant("Lumi, packed, LoRA", _real(options, overrides("lora"))),
     ]
-    found = _race(options, contestants)
+    found = take_turns(contestants, options)
     notes = [
         f"arch={arch}, the conversations of the demo; {_turns(options)}",
         "packed: several conversations in a window, attention kept apart by masks; padded: as many conversations as there are "
@@ -56,7 +55,7 @@ def measure_dpo(options: Options, arch: str, folder: Path) -> Table:
         Contestant("bare loop, stored reference", _bare(options, "packed", overrides("bare"))),
         Contestant("bare loop, live reference", _bare(options, "live", overrides("live"))),
     ]
-    found = _race(options, contestants)
+    found = take_turns(contestants, options)
     notes = [
         f"arch={arch}, all weights, the pairs of the demo; {_turns(options)}",
         "live: one more forward pass without gradient in every step, of a copy of the model; stored: computed once before the "
@@ -102,32 +101,22 @@ def _bare(options: Options, kind: str, overrides: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "benchmarks.training.bare_loop", *common, "--", *_endless(overrides)]
 
 
-def _race(options: Options, contestants: Sequence[Contestant]) -> list[Result]:
-    return race(
-        contestants, rounds=options.rounds, steps=options.steps_of_a_turn, threads=options.threads, say=options.say
-    )
-
-
 def _turns(options: Options) -> str:
     return f"medians of {options.rounds} turns, one after the other, a process each, {options.threads} threads"
 
 
 def _table(title: str, unit: str, found: Sequence[Result], reference: str, notes: Sequence[str]) -> Table:
     ran = [one for one in found if one.turns]
-    baseline = next((one for one in ran if one.name == reference), None)
-    rows: list[dict[str, Any]] = []
-    for one in ran:
-        pairs = zip(one.rates, baseline.rates if baseline else [], strict=False)
-        ratios = [ours / theirs for ours, theirs in pairs]
-        rows.append(
-            {
-                "contestant": one.name,
-                unit: one.rate,
-                "from": min(one.rates),
-                "to": max(one.rates),
-                "ms a step": 1000 * statistics.median(turn["seconds"] / turn["steps"] for turn in one.turns),
-                f"times as fast as {reference}": statistics.median(ratios) if ratios else None,
-            }
-        )
+    rows = [
+        {
+            "contestant": one.name,
+            unit: one.rate,
+            "from": min(one.rates),
+            "to": max(one.rates),
+            "ms a step": one.step_milliseconds,
+            f"times as fast as {reference}": median(ratios([ran], one.name, reference)),
+        }
+        for one in ran
+    ]
     missing = [f"left out: {one.name}: {one.error}" for one in found if not one.turns]
     return Table(title=title, rows=rows, notes=[*notes, *missing], raw={"results": [vars(one) for one in found]})

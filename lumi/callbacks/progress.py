@@ -63,18 +63,18 @@ class Progress(pl.Callback):
         self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
         self.sources, self.every_steps = list(sources), every_steps
         self._windows_seen = [0] * len(self.sources)
-        self._clock, self._seconds = Stopwatch(), 0.0
+        self._clock = Stopwatch()
         self._bar: tqdm[Any] | None = None
         self._last_line = 0.0
         self._speed = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """The observed mix and the time so far, so that they stay those of the whole run after a resume."""
-        return {"windows_seen": list(self._windows_seen), "seconds": self._seconds + self._clock.elapsed()}
+        return {"windows_seen": list(self._windows_seen), "seconds": self._clock.total()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue them."""
-        self._windows_seen, self._seconds = list(state_dict["windows_seen"]), state_dict["seconds"]
+        self._windows_seen, self._clock.before = list(state_dict["windows_seen"]), state_dict["seconds"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar where the run stands."""
@@ -100,7 +100,6 @@ class Progress(pl.Callback):
             return
         step, stage = trainer.global_step, cast(Reports, pl_module)
         if step == 1 or step % self.every_steps == 0 or step == self.total_steps:
-            self._seconds += self._clock.elapsed()
             self._speed = self._clock.lap(step) * self.tokens_per_step
             self._log(trainer, {**stage.step_metrics, **self._pace(step)}, step)
         if self._bar is not None:
@@ -136,7 +135,7 @@ class Progress(pl.Callback):
             "progress/percent": 100.0 * step / self.total_steps,
             "progress/epochs": tokens / self.epoch_tokens,
             "perf/tokens_per_second": self._speed,
-            "perf/seconds": self._seconds + self._clock.elapsed(),
+            "perf/seconds": self._clock.total(),
             "perf/mfu": self._speed * self.flops_per_token / self.peak_flops,
             "perf/memory_gb": peak_memory_bytes() / 1e9,
         }
@@ -174,9 +173,14 @@ class Progress(pl.Callback):
 
 
 class Stopwatch:
-    """Steps per second of training time, validation left out; by the monotonic clock, because wall clocks jump."""
+    """Steps per second of training time, validation left out; by the monotonic clock, because wall clocks jump.
+
+    Attributes:
+        before: seconds of all laps that are over.
+    """
 
     def __init__(self) -> None:
+        self.before = 0.0
         self._since, self._elapsed, self._step, self._is_running = time.monotonic(), 0.0, 0, True
 
     def start(self, step: int) -> None:
@@ -195,9 +199,15 @@ class Stopwatch:
         """Seconds of this lap so far."""
         return self._elapsed + (time.monotonic() - self._since if self._is_running else 0.0)
 
+    def total(self) -> float:
+        """Seconds of all laps so far."""
+        return self.before + self.elapsed()
+
     def lap(self, step: int) -> float:
         """Steps per second since the last lap; begins the next one."""
-        speed = (step - self._step) / max(self.elapsed(), 1e-9)
+        elapsed = self.elapsed()
+        self.before += elapsed
+        speed = (step - self._step) / max(elapsed, 1e-9)
         self.start(step)
         return speed
 
