@@ -105,7 +105,7 @@ def check_same_data(checkpoint: Path, fingerprints: dict[str, str], *, compiled:
     if before["threads"] != threads:
         was = before["threads"]
         log.warning("%d threads instead of %d: the last bits of float sums will differ", threads, was)
-    if before["compiled"] != compiled:
+    if before.get("compiled", False) != compiled:  # the first checkpoints did not say
         log.warning(
             "trainer.compile is decided otherwise than before the checkpoint: the last bits of float sums will differ"
         )

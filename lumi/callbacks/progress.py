@@ -74,7 +74,8 @@ class Progress(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue them."""
-        self._windows_seen, self._clock.before = list(state_dict["windows_seen"]), state_dict["seconds"]
+        self._windows_seen = list(state_dict["windows_seen"])
+        self._clock.before = state_dict.get("seconds", 0.0)  # the first checkpoints did not say
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar where the run stands."""
