@@ -1,0 +1,1 @@
+"""What a trained model is used through: a terminal and a server."""
