@@ -1,4 +1,4 @@
-"""Causal attention within documents, behind one function with several kernels, and the cache for generation.
+"""Causal attention within documents, behind one function with several kernels.
 
 Windows hold several documents. A query sees the keys of its own document up to itself, and positions start again at each
 document, so that a packed document gives the same logits as the document alone. Kernels:
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lumi.arch.config import AttentionBackend, DecoderConfig
+from lumi.arch.config import AttentionBackend
 from lumi.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class Layout:
 
     Attributes:
         positions: (B, T) int64, from 0 at the start of each document or window.
-        mask: (B, 1, T, S) bool, True where a query may look; None where plain causal order says it all.
+        mask: (B, 1, T, T) bool, True where a query may look; None where plain causal order says it all.
         boundaries: (number of documents + 1,) int32 offsets into the flattened B * T tokens, for variable-length kernels.
         longest: longest document in tokens, for variable-length kernels.
     """
@@ -67,69 +67,11 @@ def layout_documents(doc_ids: Tensor | None, shape: tuple[int, int], device: tor
     return Layout(positions=positions, mask=same.tril().unsqueeze(1))
 
 
-class KVCache:
-    """Keys and values of what was already read, for generation; every row has a length of its own.
-
-    A forward pass writes its T tokens at positions ``lengths[b] … lengths[b] + T - 1`` of each row. The caller then
-    advances the row by the tokens that were real: with right-padded prompts, what padding wrote is overwritten later and
-    no real query ever looks at it, because a query sees only positions up to its own.
-
-    Args:
-        config: shape of the decoder.
-        batch_size: rows.
-        max_len: tokens a row can hold, at most ``config.max_seq_len`` and that by default.
-    """
-
-    def __init__(
-        self,
-        config: DecoderConfig,
-        batch_size: int,
-        max_len: int | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        self.max_len = config.max_seq_len if max_len is None else max_len
-        # One place more than is ever read: padding that runs past the end of a row is written there.
-        shape = (config.n_layers, batch_size, self.max_len + 1, config.n_kv_heads, config.d_head)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
-
-    def layout(self, n_new: int) -> Layout:
-        """Positions (B, T) and mask (B, 1, T, S) for ``n_new`` further tokens in each row."""
-        positions = self._places(n_new).clamp(max=self.max_len - 1)  # past the end is only padding, which nobody reads
-        seen = torch.arange(int(positions.max()) + 1, device=positions.device)
-        return Layout(positions=positions, mask=(seen <= positions.unsqueeze(2)).unsqueeze(1))
-
-    def extend(self, layer: int, layout: Layout, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Write k and v (B, T, K, E); returns all keys and values so far, each (B, S, K, E)."""
-        rows = torch.arange(k.shape[0], device=k.device).unsqueeze(1)
-        places = self._places(k.shape[1]).clamp(max=self.max_len)
-        self.keys[layer, rows, places] = k.to(self.keys.dtype)
-        self.values[layer, rows, places] = v.to(self.values.dtype)
-        assert layout.mask is not None, "a cache's layout has a mask"
-        n_keys = layout.mask.shape[-1]
-        return self.keys[layer, :, :n_keys].type_as(k), self.values[layer, :, :n_keys].type_as(v)
-
-    def advance(self, n_new: int | Tensor) -> None:
-        """Count ``n_new`` (one number, or (B,)) of the tokens just read as real."""
-        self.lengths = self.lengths + n_new
-
-    def _places(self, n_new: int) -> Tensor:
-        """Where the next ``n_new`` tokens of each row belong: (B, T) int64."""
-        return self.lengths.unsqueeze(1) + torch.arange(n_new, device=self.lengths.device)
-
-    def keep(self, rows: Tensor) -> None:
-        """Drop all rows but these (n,) int64: finished requests leave the batch."""
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
-        self.lengths = self.lengths[rows]
-
-
 def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, backend: str) -> Tensor:
     """Causal attention within documents.
 
     Args:
-        q: (B, T, H, E). k, v: (B, S, K, E), with S = T unless a cache holds earlier keys.
+        q: (B, T, H, E). k, v: (B, T, K, E).
         backend: a resolved name; ``flash`` and ``varlen`` need a layout that was made for them.
 
     Returns:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from lumi.arch.attention import KVCache, Layout, attend, layout_documents, resolve_backend
+from lumi.arch.attention import Layout, attend, layout_documents, resolve_backend
 from lumi.arch.config import DecoderConfig
 from lumi.arch.layers import RMSNorm, RotaryTable, SwiGLU, rotate
 from lumi.errors import DataError
@@ -30,16 +30,12 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.d_model, kv_width, bias=False)
         self.o_proj = nn.Linear(config.d_model, config.d_model, bias=False)
 
-    def forward(
-        self, x: Tensor, rotation: tuple[Tensor, Tensor], layout: Layout, backend: str, cache: KVCache | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], layout: Layout, backend: str) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
         q = self.q_proj(x).unflatten(-1, (-1, self.d_head))  # (B, T, H, E)
         k = self.k_proj(x).unflatten(-1, (-1, self.d_head))  # (B, T, K, E)
         v = self.v_proj(x).unflatten(-1, (-1, self.d_head))  # (B, T, K, E)
         q, k = rotate(q, *rotation), rotate(k, *rotation)
-        if cache is not None:
-            k, v = cache.extend(self.layer, layout, k, v)  # (B, S, K, E)
         return self.o_proj(attend(q, k, v, layout, backend).flatten(2))  # (B, T, D)
 
 
@@ -54,11 +50,9 @@ class Block(nn.Module):
         self.mlp = SwiGLU(config)
         self.dropout = config.dropout
 
-    def forward(
-        self, x: Tensor, rotation: tuple[Tensor, Tensor], layout: Layout, backend: str, cache: KVCache | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], layout: Layout, backend: str) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        x = x + self._drop(self.self_attn(self.input_layernorm(x), rotation, layout, backend, cache))
+        x = x + self._drop(self.self_attn(self.input_layernorm(x), rotation, layout, backend))
         return x + self._drop(self.mlp(self.post_attention_layernorm(x)))
 
     def _drop(self, x: Tensor) -> Tensor:
@@ -110,13 +104,12 @@ class Decoder(nn.Module):
         """The output head's matrix (V, D); the input embedding itself when tied."""
         return self.lm_head.weight
 
-    def forward(self, tokens: Tensor, doc_ids: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, doc_ids: Tensor | None = None) -> Tensor:
         """Tokens to the last hidden states, after the final norm.
 
         Args:
             tokens: (B, T) int64.
-            doc_ids: (B, T) equal within a document; None when each row is one document. Not with a cache.
-            cache: earlier keys and values; the caller advances it afterwards.
+            doc_ids: (B, T) equal within a document; None when each row is one document.
 
         Returns:
             (B, T, D); `logits` or `lumi.arch.loss` turn them into predictions of token T + 1.
@@ -131,29 +124,27 @@ class Decoder(nn.Module):
         trunk = self.model
         x = trunk.embed_tokens(tokens)  # (B, T, D)
         x = F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
-        layout, backend = self._layout(tokens, doc_ids, cache)
+        layout, backend = self._layout(tokens, doc_ids)
         rotation = trunk.rotary(layout.positions)
-        trains = torch.is_grad_enabled() and cache is None
+        trains = torch.is_grad_enabled()
         for block in trunk.layers:
             if trains and self.config.checkpoint_activations:
                 x = checkpoint(self._train_block, block, x, rotation, layout, backend, use_reentrant=False)
             elif trains:
                 x = self._train_block(block, x, rotation, layout, backend)
             else:
-                x = block(x, rotation, layout, backend, cache)
+                x = block(x, rotation, layout, backend)
         return trunk.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(…, D) -> (…, V)."""
         return self.lm_head(hidden)
 
-    def _layout(self, tokens: Tensor, doc_ids: Tensor | None, cache: KVCache | None) -> tuple[Layout, str]:
+    def _layout(self, tokens: Tensor, doc_ids: Tensor | None) -> tuple[Layout, str]:
         dtype = self.model.embed_tokens.weight.dtype
         if torch.is_autocast_enabled(tokens.device.type):
             dtype = torch.get_autocast_dtype(tokens.device.type)
         backend = resolve_backend(self.config.attention, tokens.device, dtype)
-        if cache is not None:
-            return cache.layout(tokens.shape[1]), "sdpa" if backend in ("flash", "varlen") else backend
         return layout_documents(doc_ids, (tokens.shape[0], tokens.shape[1]), tokens.device, backend), backend
 
     @torch.no_grad()

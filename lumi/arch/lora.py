@@ -3,6 +3,7 @@
 Projections are named as in Hugging Face's Llama, so that an adapter trained here fits the exported model.
 """
 
+import copy
 import dataclasses
 import json
 import math
@@ -13,7 +14,7 @@ from typing import Any
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from lumi.arch.decoder import Decoder
 from lumi.errors import CheckpointError, ConfigError
@@ -100,6 +101,15 @@ def merge_adapter(decoder: Decoder) -> Decoder:
             parent, _, child = name.rpartition(".")
             setattr(decoder.get_submodule(parent), child, module.base_layer)
     return decoder.requires_grad_(True)
+
+
+def merged_weight(projection: nn.Linear) -> Tensor:
+    """The matrix of a projection, with an adapter on it added in; the projection stays as it is."""
+    if not hasattr(projection, "base_layer"):
+        return projection.weight
+    copied: Any = copy.deepcopy(projection)
+    copied.merge(safe_merge=True)
+    return copied.base_layer.weight
 
 
 def split_state(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

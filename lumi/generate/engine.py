@@ -1,283 +1,191 @@
-"""Continues prompts of different lengths together, with a key/value cache.
+"""Continuous batching: requests join and leave a running batch at any step.
 
-Prompts are padded on the right and read in one pass; then every request gets one token a step, and requests that are
-finished leave the batch. A request's tokens depend on the model, its prompt, its settings and its seed: never on its
-neighbours, the batch size or the global random state. That state stays untouched, so that training can draw samples
-between two steps. (Kernels may round differently for another batch size; that changes a token only where two are
-equally likely up to the last digits.)
+A prompt is read alone, in parts; then its row gets one token a step, together with all others, until it ends and its place
+is free. A request's tokens depend on the model, its prompt, its settings and its seed: never on its neighbours, the order
+of arrival or the global random state. On a CPU that holds to the last bit (`lumi.arch.fused` says how); on a CUDA device
+kernels may round differently for another batch size, which changes a token only where two are equally likely up to the
+last digits. Training can draw samples between two steps: neither the model nor the random state is touched.
 """
 
-import contextlib
 import dataclasses
-import secrets
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections import deque
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import Tensor
 
-from lumi.arch import Decoder, KVCache
-from lumi.errors import ConfigError, DataError, NumericError
+from lumi.arch.fused import Cache, FusedDecoder
+from lumi.errors import ConfigError, NumericError
 from lumi.generate import sampling
+from lumi.generate.request import Request, TokenLogprobs
 from lumi.generate.sampling import SamplingParams
 
-FinishReason = Literal["stop", "length"]
+PROMPT_PART = 512
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Completion:
-    """The answer to one prompt.
-
-    Attributes:
-        tokens: what was generated, without the token that ended it.
-        finish_reason: ``stop`` when eos or a stop token ended it; ``length`` at ``max_new_tokens`` or a full context.
-        stop_id: the token that ended it, or None.
-        seed: the request's seed, also when it was drawn: with it the same answer comes again.
-    """
-
-    tokens: list[int]
-    finish_reason: FinishReason
-    stop_id: int | None
-    seed: int
-
-
-def generate(
-    model: Decoder,
-    prompts: Sequence[Sequence[int]],
-    params: SamplingParams | Sequence[SamplingParams] = SamplingParams(),  # noqa: B008 - frozen
-    *,
-    eos_id: int | None,
-    batch_size: int = 32,
-    progress: bool = False,
-) -> list[Completion]:
-    """Continue every prompt.
+class Engine:
+    """Runs requests on one model. Not thread-safe: one thread adds and steps.
 
     Args:
-        model: on any device; left in the mode (training or not) it came in.
-        prompts: token ids, at least one each (bos, usually), each shorter than the model's context.
-        params: for all of them, or one for each.
-        eos_id: ends an answer, as ``params.stop_ids`` do; None when the model has no end token.
-        batch_size: requests in the model at a time; bounds the cache.
-        progress: show a bar when it takes longer than two seconds.
-
-    Returns:
-        One completion a prompt, in their order.
-
-    Raises:
-        DataError: a prompt is empty, does not leave room for a token, or holds an id outside the vocabulary.
-        NumericError: the model gives logits that are not numbers.
+        decoder: the model.
+        n_rows: requests in the model at a time; the others wait in order.
+        max_len: longest request in tokens, prompt and answer together; None is the model's context.
+        prompt_part: tokens of a prompt that are read between two tokens of the running answers: bounds how long these
+            wait for a newcomer.
     """
-    requests = _requests(model, prompts, params, eos_id)
-    if batch_size < 1:
-        raise ConfigError(f"batch_size={batch_size}", "must be at least 1")
-    with tqdm(
-        total=len(requests),
-        desc="generate",
-        unit="prompt",
-        delay=2,
-        disable=None if progress else True,
-    ) as bar:
-        for first in range(0, len(requests), batch_size):
-            batch = requests[first : first + batch_size]
-            for _ in _steps(model, batch):
-                bar.update(sum(request.reason is not None for request in requests) - bar.n)
-    return [request.completion() for request in requests]
-
-
-def stream(model: Decoder, prompt: Sequence[int], params: SamplingParams, *, eos_id: int | None) -> Iterator[int]:
-    """Yield the tokens of one answer as they come, without the one that ends it; the same tokens as `generate`.
-
-    Stop reading at any time; between two tokens the model is in its own mode.
-
-    Raises:
-        DataError, NumericError: as `generate`.
-    """
-    (request,) = _requests(model, [prompt], params, eos_id)
-    n_yielded = 0
-    for _ in _steps(model, [request]):
-        yield from request.tokens[n_yielded:]
-        n_yielded = len(request.tokens)
-
-
-@contextlib.contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Dropout off inside the block; afterwards every part is in the mode it was in before."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
-
-
-class _Request:
-    """One prompt on its way to a completion."""
 
     def __init__(
-        self,
-        prompt: Sequence[int],
-        params: SamplingParams,
-        eos_id: int | None,
-        max_len: int,
+        self, decoder: FusedDecoder, *, n_rows: int, max_len: int | None = None, prompt_part: int = PROMPT_PART
     ) -> None:
-        self.prompt, self.params = list(prompt), params
-        self.tokens: list[int] = []
-        self.reason: FinishReason | None = None
-        self.stop_id: int | None = None
-        self.stop_ids = sorted({*params.stop_ids, *(() if eos_id is None else (eos_id,))})
-        self.total_len = min(len(prompt) + params.max_new_tokens, max_len)
-        self.seed = secrets.randbits(63) if params.seed is None else params.seed
-        # On the CPU even when the model is not, so that a seed means the same numbers everywhere.
-        self.generator = torch.Generator().manual_seed(self.seed)
+        if n_rows < 1:
+            raise ConfigError(f"batch_size={n_rows}", "must be at least 1")
+        self.decoder, self.n_rows, self._prompt_part = decoder, n_rows, prompt_part
+        self.cache = Cache(decoder, n_rows, max_len or decoder.config.max_seq_len)
+        self._waiting: deque[Request] = deque()
+        self._active: list[Request] = []  # request i has row i
+        self._reading: Request | None = None  # has the row after them
+        self._n_read = 0
 
-    def constrain(self, logits: Tensor) -> Tensor:
-        """Steps 1 to 3 of `lumi.generate.sampling`, which look at the request's history: (V,) -> (V,)."""
-        params = self.params
-        history = torch.tensor(self.prompt + self.tokens, device=logits.device)
-        if params.repetition_penalty != 1:
-            seen = torch.zeros_like(logits, dtype=torch.bool).index_fill(0, history, True)
-            logits = sampling.penalise_repetition(logits, seen, params.repetition_penalty)
-        if params.no_repeat_ngram is not None:
-            logits = sampling.ban_repeated_ngrams(logits, history, params.no_repeat_ngram)
-        if len(self.tokens) < params.min_new_tokens:
-            logits = sampling.ban_tokens(logits, self.stop_ids)
-        return logits
+    def add(self, request: Request) -> None:
+        """Have a request answered; it joins as soon as there is a place."""
+        self._waiting.append(request)
 
     @property
-    def constrained(self) -> bool:
-        """Whether `constrain` has anything to do now."""
-        params = self.params
-        early = len(self.tokens) < params.min_new_tokens
-        return early or params.repetition_penalty != 1 or params.no_repeat_ngram is not None
+    def n_active(self) -> int:
+        """Requests that have a place."""
+        return len(self._active) + (self._reading is not None)
 
-    def uniform(self) -> float:
-        """The request's next random number from [0, 1)."""
-        return torch.rand((), dtype=torch.float64, generator=self.generator).item()
+    @property
+    def n_waiting(self) -> int:
+        """Requests that have none yet."""
+        return len(self._waiting)
 
-    def accept(self, token: int) -> None:
-        """Take the next token: it ends the answer, or belongs to it."""
-        if token in self.stop_ids:
-            self.reason, self.stop_id = "stop", token
-            return
-        self.tokens.append(token)
-        if len(self.prompt) + len(self.tokens) == self.total_len:
-            self.reason = "length"
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self._active or self._reading or self._waiting)
 
-    def completion(self) -> Completion:
-        assert self.reason is not None, "asked for before the answer ended"
-        return Completion(
-            tokens=self.tokens,
-            finish_reason=self.reason,
-            stop_id=self.stop_id,
-            seed=self.seed,
-        )
+    def step(self) -> list[Request]:
+        """Give every running request one token, read some of what waits; returns the requests that have news.
 
+        A request that was cancelled, or whose logits are not numbers, leaves; the others never notice.
+        """
+        self._dismiss()
+        news = list(self._active)
+        if news:
+            tokens = torch.tensor([request.tokens[-1] for request in news])
+            # The last token of each has not been read yet.
+            lengths = [len(request.prompt) + len(request.tokens) - 1 for request in news]
+            device = self.decoder.device
+            places = torch.tensor(lengths).to(device)
+            give(self.decoder.decode(tokens.to(device), places, self.cache, max(lengths)), news)
+        n_read = 0
+        while n_read < self._prompt_part and self._next_prompt() is not None:
+            n_read += self._read_part(news)
+        self._dismiss()
+        return news
 
-def _requests(
-    model: Decoder,
-    prompts: Sequence[Sequence[int]],
-    params: SamplingParams | Sequence[SamplingParams],
-    eos_id: int | None,
-) -> list[_Request]:
-    """One request a prompt, all checked before any work."""
-    each = [params] * len(prompts) if isinstance(params, SamplingParams) else list(params)
-    if len(each) != len(prompts):
-        raise ConfigError(
-            f"{len(each)} sampling settings for {len(prompts)} prompts",
-            "give one for all, or one for each",
-        )
-    max_len, vocab_size = model.config.max_seq_len, model.config.vocab_size
-    for index, prompt in enumerate(prompts):
-        if len(prompt) == 0:
-            raise DataError(
-                f"prompt {index} is empty",
-                "the model continues something",
-                "begin with the bos token",
-            )
-        if len(prompt) >= max_len:
-            found = f"prompt {index} has {len(prompt):,} tokens"
-            raise DataError(
-                found,
-                f"the context is arch.max_seq_len={max_len:,}, one must be left",
-                "shorten the prompt",
-            )
-        if min(prompt) < 0 or max(prompt) >= vocab_size:
-            found = f"prompt {index} holds ids from {min(prompt)} to {max(prompt)}"
-            raise DataError(
-                found,
-                f"the model knows 0 to {vocab_size - 1}",
-                "encode it with the model's own tokenizer",
-            )
-    return [_Request(prompt, p, eos_id, max_len) for prompt, p in zip(prompts, each, strict=True)]
+    def abandon(self) -> list[Request]:
+        """Cancel everything; returns what had not ended."""
+        going = [*self._active, *([self._reading] if self._reading else []), *self._waiting]
+        for request in going:
+            request.cancel()
+        self._dismiss()
+        return going
 
+    def _next_prompt(self) -> Request | None:
+        """The request that is being read, or the next one if there is a place for it."""
+        if self._reading is None and self._waiting and len(self._active) < self.n_rows:
+            self._reading, self._n_read = self._waiting.popleft(), 0
+        return self._reading
 
-def _steps(model: Decoder, requests: list[_Request]) -> Iterator[None]:
-    """Give every request one token between two yields, until all are finished."""
-    weight = model.lm_weight
-    longest = max(request.total_len for request in requests)
-    cache = KVCache(model.config, len(requests), longest, device=weight.device, dtype=weight.dtype)
-    unread = [request.prompt for request in requests]
-    while requests:
-        logits = _read(model, cache, unread)
-        for request, token in zip(requests, _choose(logits, requests), strict=True):
-            request.accept(token)
-        yield
-        going = [row for row, request in enumerate(requests) if request.reason is None]
-        if len(going) < len(requests):
-            requests = [requests[row] for row in going]
-            cache.keep(torch.tensor(going, dtype=torch.int64, device=weight.device))
-        unread = [request.tokens[-1:] for request in requests]
+    def _read_part(self, news: list[Request]) -> int:
+        """Read on in a prompt; at its end the request gets its first token and joins. Returns the tokens read."""
+        request = self._reading
+        assert request is not None, "asked for without a prompt"
+        # Where a prompt is cut depends on nothing but itself: another cut would round differently.
+        part = request.prompt[self._n_read : self._n_read + self._prompt_part]
+        logits = self.decoder.prefill(torch.tensor(part), self.cache, len(self._active), self._n_read)
+        self._n_read += len(part)
+        if self._n_read == len(request.prompt):
+            self._reading = None
+            self._active.append(request)
+            give(logits.unsqueeze(0), [request])
+            news.append(request)
+        return len(part)
+
+    def _dismiss(self) -> None:
+        """Free the places of those that ended; the rows in use stay together."""
+        self._waiting = deque(request for request in self._waiting if request.reason is None)
+        n_before = len(self._active)
+        for row in range(n_before - 1, -1, -1):
+            if self._active[row].reason is None:
+                continue
+            last = self._active.pop()
+            if row < len(self._active):
+                self._active[row] = last
+                self.cache.move(len(self._active), row, len(last.prompt) + len(last.tokens))
+        if self._reading is not None and self._reading.reason is not None:
+            self._reading = None
+        if self._reading is not None and len(self._active) < n_before:
+            self.cache.move(n_before, len(self._active), self._n_read)
 
 
 @torch.inference_mode()
-def _read(model: Decoder, cache: KVCache, unread: list[list[int]]) -> Tensor:
-    """Feed each row its new tokens; returns the logits (B, V) float32 of what comes after them."""
-    lengths = torch.tensor([len(tokens) for tokens in unread])
-    padded = torch.zeros(len(unread), int(lengths.max()), dtype=torch.int64)
-    for row, tokens in enumerate(unread):
-        padded[row, : len(tokens)] = torch.tensor(tokens)
-    device = model.lm_weight.device
-    lengths = lengths.to(device)
-    with evaluation_mode(model):
-        hidden = model(padded.to(device), cache=cache)  # (B, T, D)
-        cache.advance(lengths)
-        last = hidden[torch.arange(len(unread), device=device), lengths - 1]  # (B, D)
-        return model.logits(last).float()
+def give(logits: Tensor, requests: Sequence[Request]) -> None:
+    """The next token of each request, from logits (n, V) float32; one whose logits are not numbers fails."""
+    finite = logits.isfinite().all(dim=1).tolist()
+    for request, is_finite in zip(requests, finite, strict=True):
+        if not is_finite:
+            found = "logits that are not numbers"
+            request.fail(NumericError(found, "a model with finite weights gives finite logits", "check the checkpoint"))
+    rows = [row for row, is_finite in enumerate(finite) if is_finite]
+    if len(rows) < len(requests):
+        logits, requests = logits[rows], [requests[row] for row in rows]
+    if not requests:
+        return
+    thoughts = _thoughts(logits, requests)
+    if any(request.constrained for request in requests):
+        constrained = zip(logits, requests, strict=True)
+        logits = torch.stack([r.constrain(row) if r.constrained else row for row, r in constrained])
+    for request, token, thought in zip(requests, _choose(logits, requests), thoughts, strict=True):
+        request.accept(token, thought(token) if thought else None)
 
 
-@torch.inference_mode()
-def _choose(logits: Tensor, requests: list[_Request]) -> list[int]:
-    """The next token of each request, from logits (B, V)."""
-    bad = (~logits.isfinite().all(dim=1)).tolist()
-    if any(bad):
-        found = f"logits of prompt {bad.index(True)} of the batch are not numbers"
-        raise NumericError(
-            found,
-            "a model with finite weights gives finite logits",
-            "check the checkpoint",
-        )
-    rows = [
-        request.constrain(row) if request.constrained else row for row, request in zip(logits, requests, strict=True)
-    ]
-    logits = torch.stack(rows)
+def _choose(logits: Tensor, requests: Sequence[Request]) -> list[int]:
     chosen = logits.argmax(dim=1)
     for params, members in _groups(requests).items():
         index = torch.tensor(members, device=logits.device)
-        uniform = torch.tensor(
-            [requests[row].uniform() for row in members],
-            dtype=torch.float64,
-            device=logits.device,
-        )
-        chosen[index] = sampling.draw(sampling.warp(logits[index], params), uniform)
+        uniform = torch.tensor([requests[row].uniform() for row in members], dtype=torch.float64, device=logits.device)
+        mine = logits if len(members) == len(requests) else logits[index]
+        chosen[index] = sampling.pick(mine, params, uniform)
     return chosen.tolist()
 
 
-def _groups(requests: list[_Request]) -> dict[SamplingParams, list[int]]:
+def _groups(requests: Sequence[Request]) -> dict[SamplingParams, list[int]]:
     """Rows that are drawn, by the settings that they share: usually one group, so one pass over the logits."""
     groups: dict[SamplingParams, list[int]] = {}
     for row, request in enumerate(requests):
         if not request.params.greedy:
             groups.setdefault(dataclasses.replace(request.params, seed=None), []).append(row)
     return groups
+
+
+def _thoughts(logits: Tensor, requests: Sequence[Request]) -> list[Callable[[int], TokenLogprobs] | None]:
+    """For each request that asked for it, what the model thinks of a token."""
+    return [
+        None if request.top_logprobs is None else _Thought(row, request.top_logprobs)
+        for row, request in zip(logits, requests, strict=True)
+    ]
+
+
+class _Thought:
+    """Log-probabilities of one row of logits (V,)."""
+
+    def __init__(self, logits: Tensor, n_top: int) -> None:
+        self._logprobs = logits.log_softmax(dim=0)
+        values, tokens = self._logprobs.topk(min(n_top, len(logits)))
+        self._top = list(zip(tokens.tolist(), values.tolist(), strict=True))
+
+    def __call__(self, token: int) -> TokenLogprobs:
+        return TokenLogprobs(chosen=self._logprobs[token].item(), top=self._top)

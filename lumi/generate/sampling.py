@@ -23,6 +23,8 @@ MAX_SEED = 2**63 - 1
 
 _UNIT = 2.0**52
 _TOP_P_FIRST = 4096
+_FEW = 512
+_MARGIN = 1e-6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,15 +169,18 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
     return logits.masked_fill(logits < kth, BANNED)
 
 
-def keep_top_p(logits: Tensor, p: float) -> Tensor:
+def keep_top_p(logits: Tensor, p: float, total: Tensor | None = None) -> Tensor:
     """Keep the fewest most likely tokens whose probabilities sum to at least ``p``: (..., V) -> (..., V).
 
     The token that crosses ``p`` is kept, so the most likely one always is, and so are all that tie with it.
+
+    Args:
+        total: (..., 1) float64, the logarithm of the sum that probabilities are measured by; None is that of ``logits``.
     """
     if p >= 1:
         return logits  # rounding in the sum must not cut the tail off
     vocab_size = logits.shape[-1]
-    total = logits.double().logsumexp(dim=-1, keepdim=True)
+    total = logits.double().logsumexp(dim=-1, keepdim=True) if total is None else total
     # A full sort costs more than a small model's forward pass, and the most likely tokens nearly always suffice.
     for n_sorted in (min(_TOP_P_FIRST, vocab_size), vocab_size):
         ordered = logits.topk(n_sorted, dim=-1).values
@@ -206,6 +211,49 @@ def warp(logits: Tensor, params: SamplingParams) -> Tensor:
     if params.min_p is not None:
         logits = keep_min_p(logits, params.min_p)
     return logits
+
+
+def pick(logits: Tensor, params: SamplingParams, uniform: Tensor) -> Tensor:
+    """What ``draw(warp(logits, params), uniform)`` gives, for a part of its price where few tokens can be kept.
+
+    Args:
+        logits: (B, V). uniform: (B,) float64.
+
+    Returns:
+        (B,) int64.
+    """
+    few = _few(logits / params.temperature, params)
+    if few is None:
+        return draw(warp(logits, params), uniform)
+    values, tokens = few
+    return tokens.gather(1, draw(values, uniform).unsqueeze(1)).squeeze(1)
+
+
+def _few(logits: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor] | None:
+    """The tokens that steps 5 to 7 keep, if they are sure to be few: values (B, k) and tokens (B, k), by rising token.
+
+    Args:
+        logits: (B, V), after the temperature.
+    """
+    if params.top_k is None and (params.top_p is None or params.top_p + _MARGIN >= 1):
+        return None
+    n_first = min(_FEW if params.top_k is None else params.top_k, logits.shape[-1] - 1)
+    if not 0 < n_first <= _FEW:
+        return None
+    ordered, tokens = logits.topk(n_first + 1, dim=-1)
+    if bool((ordered[:, -2] == ordered[:, -1]).any()):
+        return None  # the last of them ties with one that is left out
+    values, total = ordered[:, :-1], None
+    if params.top_k is None:
+        total = logits.double().logsumexp(dim=-1, keepdim=True)
+        if bool(((values.double() - total).exp().sum(dim=-1) < params.top_p + _MARGIN).any()):
+            return None  # they do not reach it
+    if params.top_p is not None:
+        values = keep_top_p(values, params.top_p, total)
+    if params.min_p is not None:
+        values = keep_min_p(values, params.min_p)
+    tokens, order = tokens[:, :-1].sort(dim=-1)
+    return values.gather(1, order), tokens
 
 
 def draw(logits: Tensor, uniform: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from lumi.errors import ConfigError
 from lumi.eval import smoke
 from lumi.eval.smoke import SmokeSuite, TokenKinds, distinct_share, held_out_prompts, is_valid_utf8, measure, run_smoke
 from lumi.generate import Completion, SamplingParams
-from lumi.generate.engine import FinishReason
+from lumi.generate.request import FinishReason
 
 SAMPLING = SamplingParams(seed=0, max_new_tokens=12)
 

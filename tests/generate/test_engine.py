@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from lumi.arch import Decoder, DecoderConfig
+from lumi.arch.fused import FusedDecoder
 from lumi.errors import DataError, NumericError
-from lumi.generate import SamplingParams, generate, stream
+from lumi.generate import Engine, Request, SamplingParams, generate, stream
 
 GREEDY = SamplingParams(temperature=0, max_new_tokens=12)
 PROMPTS = [[1, 5, 9], [1], [1, 7, 7, 7, 7, 7, 7, 7, 7], [1, 2, 3, 4, 5], [60, 61]]
@@ -176,3 +177,84 @@ def test_logits_that_are_not_numbers_are_reported(model):
     torch.nn.init.constant_(broken.lm_head.weight, torch.nan)
     with pytest.raises(NumericError, match="not numbers"):
         generate(broken, [[1]], GREEDY, eos_id=None)
+
+
+def request(model, prompt, params=GREEDY, **more):
+    return Request(prompt, params, model.config, eos_id=None, **more)
+
+
+def run(engine):
+    while engine.busy:
+        engine.step()
+
+
+def test_who_joins_late_and_who_leaves_early_change_nothing(model):
+    engine = Engine(FusedDecoder(model), n_rows=3, prompt_part=4)
+    params = [SamplingParams(temperature=0, max_new_tokens=n) for n in (3, 12, 7, 5, 9)]
+    requests = [request(model, prompt, p) for prompt, p in zip(PROMPTS, params, strict=True)]
+    for newcomer in requests:
+        engine.add(newcomer)
+        engine.step()
+        assert engine.n_active <= 3
+    run(engine)
+    for each, prompt, p in zip(requests, PROMPTS, params, strict=True):
+        assert each.tokens == naive_greedy(model, prompt, p.max_new_tokens)
+
+
+def test_a_cancelled_request_leaves_with_the_next_step_and_a_waiting_one_takes_its_place(model):
+    engine = Engine(FusedDecoder(model), n_rows=2)
+    requests = [request(model, prompt) for prompt in PROMPTS[:4]]
+    for each in requests:
+        engine.add(each)
+    engine.step()
+    requests[0].cancel()
+    requests[3].cancel()
+    engine.step()
+    assert (engine.n_active, engine.n_waiting) == (2, 0)
+    n_written = len(requests[0].tokens)
+    run(engine)
+    assert len(requests[0].tokens) == n_written
+    assert [each.reason for each in requests] == ["cancelled", "length", "length", "cancelled"]
+    assert requests[2].tokens == naive_greedy(model, PROMPTS[2], 12)
+
+
+def test_a_request_whose_logits_are_not_numbers_fails_alone(model):
+    broken = Decoder(model.config)
+    broken.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        broken.model.embed_tokens.weight[50] = torch.nan  # who reads token 50 gets nothing but NaN
+    engine = Engine(FusedDecoder(broken), n_rows=4)
+    requests = [request(model, prompt) for prompt in ([1, 5, 9], [1, 50], [1, 2, 3, 4, 5])]
+    for each in requests:
+        engine.add(each)
+    run(engine)
+    assert [each.reason for each in requests] == ["length", "error", "length"]
+    assert isinstance(requests[1].error, NumericError)
+    assert requests[0].tokens == naive_greedy(model, [1, 5, 9], 12)
+    assert requests[2].tokens == naive_greedy(model, [1, 2, 3, 4, 5], 12)
+
+
+def test_abandoning_leaves_nothing_to_do(model):
+    engine = Engine(FusedDecoder(model), n_rows=1)
+    requests = [request(model, prompt) for prompt in PROMPTS[:3]]
+    for each in requests:
+        engine.add(each)
+    engine.step()
+    assert engine.abandon() == requests
+    assert not engine.busy
+
+
+def test_logprobs_are_the_models_own_whatever_the_sampling(model):
+    params = SamplingParams(temperature=0.5, top_k=3, repetition_penalty=1.5, seed=0, max_new_tokens=4)
+    engine = Engine(FusedDecoder(model), n_rows=1)
+    asked = request(model, [1, 5, 9], params, top_logprobs=2)
+    engine.add(asked)
+    run(engine)
+    model.eval()
+    with torch.no_grad():
+        wanted = model.logits(model(torch.tensor([[1, 5, 9, *asked.tokens]])))[0].log_softmax(dim=-1)
+    for place, (token, logprobs) in enumerate(zip(asked.tokens, asked.logprobs, strict=True), start=2):
+        assert logprobs.chosen == pytest.approx(wanted[place, token].item(), abs=1e-4)
+        values, tokens = wanted[place].topk(2)
+        assert [token for token, _ in logprobs.top] == tokens.tolist()
+        assert [value for _, value in logprobs.top] == pytest.approx(values.tolist(), abs=1e-4)

@@ -184,3 +184,31 @@ def test_min_new_tokens_above_max_new_tokens_is_refused():
 def test_a_list_of_stop_ids_from_a_config_file_is_taken():
     settings: dict[str, Any] = {"stop_ids": [2, 7]}
     assert SamplingParams(**settings).stop_ids == (2, 7)
+
+
+SETTINGS = [
+    SamplingParams(temperature=0.7, top_k=1),
+    SamplingParams(temperature=1.3, top_k=50, top_p=0.8, min_p=0.02),
+    SamplingParams(top_p=0.95),
+    SamplingParams(top_p=0.5, min_p=0.1),
+    SamplingParams(top_p=1.0),
+    SamplingParams(top_k=700),
+    SamplingParams(temperature=2.0),
+    SamplingParams(min_p=0.1),
+]
+
+
+@pytest.mark.parametrize("params", SETTINGS, ids=str)
+@pytest.mark.parametrize("scale", [0.1, 1.0, 8.0])
+def test_pick_is_draw_of_warp(params, scale):
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(64, 3000, generator=generator) * scale
+    uniform = torch.rand(64, dtype=torch.float64, generator=generator)
+    expected = sampling.draw(sampling.warp(logits, params), uniform)
+    assert torch.equal(sampling.pick(logits, params, uniform), expected)
+
+
+def test_pick_keeps_what_ties_with_the_last_of_top_k():
+    uniform = torch.linspace(0, 0.999, 50, dtype=torch.float64)
+    picked = sampling.pick(LOGITS.expand(50, -1), SamplingParams(top_k=4), uniform)
+    assert set(picked.tolist()) == {0, 1, 2, 3, 4}

@@ -1,0 +1,219 @@
+"""A decoder laid out for generation: fused projections, and a cache whose rows come and go.
+
+The weights are those of a `Decoder`, an adapter merged into them; queries, keys and values are made by one product, gate and
+up by another. One token of a small model is a hundred small operations: what counts is how few they are.
+
+**What stands in a batch cannot change a row.** Kernels round differently for another number of rows, and a rounding is
+enough to turn a tie. So on a CPU every product of a decoding step is made of blocks of rows in which, as is tried when the
+weights are loaded, the number of rows makes no difference to the last bit; keys are always read in multiples of 64, with a
+mask; and a prompt is read alone. On a CUDA device one product takes all rows, and nothing of this is promised.
+"""
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lumi.arch.decoder import Attention, Block, Decoder
+from lumi.arch.layers import SwiGLU
+from lumi.arch.lora import merged_weight
+
+_Linear = Callable[[Tensor, Tensor], Tensor]
+
+KEY_BLOCK = 64
+_MOST_ROWS = 16
+_FEWEST_ROWS = 2
+
+
+class Cache:
+    """Keys and values of what was read, a row for each request; the first ``n`` rows are in use.
+
+    Args:
+        decoder: whose shape, device and dtype it has.
+        n_rows: requests at a time.
+        max_len: tokens a row can hold.
+    """
+
+    def __init__(self, decoder: "FusedDecoder", n_rows: int, max_len: int) -> None:
+        config = decoder.config
+        self.n_rows, self.max_len = n_rows, -(-max_len // KEY_BLOCK) * KEY_BLOCK
+        shape = (2, n_rows, config.n_kv_heads, self.max_len, config.d_head)
+        # A tensor a layer: one for all would be copied whole by every compiled step. Memory is touched only when written.
+        self.layers = [torch.zeros(shape, device=decoder.device, dtype=decoder.dtype) for _ in range(config.n_layers)]
+
+    def move(self, source: int, target: int, n_tokens: int) -> None:
+        """Put a row in the place of another, so that the rows in use stay together."""
+        for layer in self.layers:
+            layer[:, target, :, :n_tokens] = layer[:, source, :, :n_tokens]
+
+    @property
+    def n_bytes(self) -> int:
+        """When all rows are full."""
+        return sum(layer.nbytes for layer in self.layers)
+
+
+class FusedDecoder:
+    """Reads prompts and makes next-token logits, for many requests that come and go.
+
+    Args:
+        decoder: any; its weights are copied where they are fused or cast, so later changes of it are not seen.
+        dtype: of weights and cache; None keeps the decoder's own.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, decoder: Decoder, dtype: torch.dtype | None = None) -> None:
+        self.config = config = decoder.config
+        self.dtype = dtype or decoder.lm_weight.dtype
+        self.device = decoder.lm_weight.device
+        trunk = decoder.model
+        self._embedding = trunk.embed_tokens.weight.detach().to(self.dtype)
+        self._head = self._embedding if config.tied else decoder.lm_weight.detach().to(self.dtype)
+        self._norm = trunk.norm.weight.detach().float()
+        cos, sin = trunk.rotary.cos, trunk.rotary.sin
+        half = config.d_head // 2
+        # (max_len, E): with the first half of the sines negated, turning is one roll and two products.
+        self._cos, self._sin = cos.to(self.dtype), torch.cat((-sin[:, :half], sin[:, half:]), dim=1).to(self.dtype)
+        self._layers = [_Layer(block, self.dtype) for block in trunk.layers if isinstance(block, Block)]
+        self._n_queries = config.n_heads
+        self._n_turned = config.n_heads + config.n_kv_heads
+        self._grouped = config.n_heads != config.n_kv_heads
+        self._rows: dict[torch.Size, int] = {}
+        if self.device.type == "cpu":
+            first = self._layers[0]
+            for weight in (first.qkv, first.output, first.gate_up, first.down, self._head):
+                self._rows[weight.shape] = _indifferent_rows(weight.shape, self.dtype, torch.get_num_threads())
+
+    @torch.inference_mode()
+    def prefill(self, tokens: Tensor, cache: Cache, row: int, start: int) -> Tensor:
+        """Read a part of a prompt into a row; what lies before ``start`` was read already.
+
+        Args:
+            tokens: (T,) int64.
+
+        Returns:
+            (V,) float32, the logits of what comes after the last token.
+        """
+        stop = start + len(tokens)
+        n_keys = -(-stop // KEY_BLOCK) * KEY_BLOCK
+        places = torch.arange(start, stop, device=self.device)
+        mask = torch.arange(n_keys, device=self.device) <= places.unsqueeze(1)  # (T, S)
+        cos, sin = self._cos[places].unsqueeze(1), self._sin[places].unsqueeze(1)  # (T, 1, E)
+        x = self._embedding[tokens.to(self.device)]  # (T, D)
+        for layer, kept in zip(self._layers, cache.layers, strict=True):
+            q, kv = self._project(layer, x, cos, sin, F.linear)
+            kept[:, row, :, start:stop] = kv.permute(1, 2, 0, 3)
+            keys, values = kept[:, row : row + 1, :, :n_keys]
+            read = F.scaled_dot_product_attention(
+                q.transpose(0, 1).unsqueeze(0), keys, values, attn_mask=mask, enable_gqa=self._grouped
+            )  # (1, H, T, E)
+            x = x + F.linear(read[0].transpose(0, 1).flatten(1), layer.output)
+            x = x + self._feed_forward(layer, x, F.linear)
+        return self._logits(x[-1:].expand(self._padded(1), -1).contiguous())[0]
+
+    @torch.inference_mode()
+    def decode(self, tokens: Tensor, lengths: Tensor, cache: Cache, longest: int) -> Tensor:
+        """One further token in each of the first rows.
+
+        Args:
+            tokens: (n,) int64. lengths: (n,) int64, tokens that each row holds already.
+            longest: the largest of the lengths, so that it need not be fetched from the device.
+
+        Returns:
+            (n, V) float32, the logits of what comes after it.
+        """
+        n = len(tokens)
+        n_keys = -(-(longest + 1) // KEY_BLOCK) * KEY_BLOCK
+        rows = torch.arange(n, device=self.device)
+        mask = (torch.arange(n_keys, device=self.device) <= lengths.unsqueeze(1)).view(n, 1, 1, n_keys)
+        places, tokens = _pad(lengths, self._padded(n)), _pad(tokens, self._padded(n))
+        cos, sin = self._cos[places].unsqueeze(1), self._sin[places].unsqueeze(1)  # (n, 1, E)
+        x = self._embedding[tokens]  # (n, D)
+        for layer, kept in zip(self._layers, cache.layers, strict=True):
+            q, kv = self._project(layer, x, cos, sin, self._linear)
+            kept[:, rows, :, lengths] = kv[:n]
+            keys, values = kept[:, :n, :, :n_keys]
+            read = F.scaled_dot_product_attention(
+                q[:n].unsqueeze(2), keys, values, attn_mask=mask, enable_gqa=self._grouped
+            )  # (n, H, 1, E)
+            x = x + self._linear(_pad(read.flatten(1), len(x)), layer.output)
+            x = x + self._feed_forward(layer, x, self._linear)
+        return self._logits(x)[:n]
+
+    def _project(
+        self, layer: "_Layer", x: Tensor, cos: Tensor, sin: Tensor, linear: "_Linear"
+    ) -> tuple[Tensor, Tensor]:
+        """(T, D) to turned queries (T, H, E) and, together, turned keys and values (T, 2, K, E)."""
+        d_head = self.config.d_head
+        qkv = linear(self._normalised(x, layer.attention_norm), layer.qkv).unflatten(1, (-1, d_head))
+        turned = qkv[:, : self._n_turned]
+        turned = torch.addcmul(turned * cos, turned.roll(d_head // 2, dims=-1), sin)
+        keys = torch.stack((turned[:, self._n_queries :], qkv[:, self._n_turned :]), dim=1)
+        return turned[:, : self._n_queries], keys
+
+    def _feed_forward(self, layer: "_Layer", x: Tensor, linear: "_Linear") -> Tensor:
+        gate, up = linear(self._normalised(x, layer.mlp_norm), layer.gate_up).chunk(2, dim=1)
+        return linear(F.silu(gate) * up, layer.down)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return self._linear(self._normalised(x, self._norm), self._head).float()
+
+    def _normalised(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), weight.shape, weight, self.config.norm_eps).type_as(x)
+
+    def _linear(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The product, in blocks of rows whose number makes no difference."""
+        most = self._rows.get(weight.shape)
+        if most is None or len(x) <= most:
+            return F.linear(x, weight)
+        return torch.cat([F.linear(part, weight) for part in x.tensor_split(-(-len(x) // most))])
+
+    def _padded(self, n: int) -> int:
+        """Rows of a step of n requests: never one, which other kernels take, nor what no blocks can be made of."""
+        if not self._rows:
+            return n
+        return max(n + n % 2 if min(self._rows.values()) == _FEWEST_ROWS else n, _FEWEST_ROWS)
+
+
+class _Layer:
+    """The weights of a block, fused."""
+
+    def __init__(self, block: Block, dtype: torch.dtype) -> None:
+        attention, mlp = block.self_attn, block.mlp
+        assert isinstance(attention, Attention), "a block attends"
+        assert isinstance(mlp, SwiGLU), "a block has a feed-forward part"
+        self.attention_norm = block.input_layernorm.weight.detach().float()
+        self.mlp_norm = block.post_attention_layernorm.weight.detach().float()
+        self.qkv = _joined(dtype, attention.q_proj, attention.k_proj, attention.v_proj)
+        self.output = _joined(dtype, attention.o_proj)
+        self.gate_up = _joined(dtype, mlp.gate_proj, mlp.up_proj)
+        self.down = _joined(dtype, mlp.down_proj)
+
+
+def _joined(dtype: torch.dtype, *projections: nn.Linear) -> Tensor:
+    """One matrix that makes the outputs of all, one below the other."""
+    weights = [merged_weight(projection).detach().to(dtype) for projection in projections]
+    return weights[0] if len(weights) == 1 else torch.cat(weights)
+
+
+def _pad(x: Tensor, n_rows: int) -> Tensor:
+    """Repeat the last row until there are so many."""
+    return x if len(x) == n_rows else torch.cat((x, x[-1:].expand(n_rows - len(x), *x.shape[1:])))
+
+
+@functools.cache
+def _indifferent_rows(shape: torch.Size, dtype: torch.dtype, n_threads: int) -> int:
+    """Up to how many rows, from two, a product with such a matrix gives each row the same bits, here and with so many threads.
+
+    Which kernel computes it depends on the shapes alone, so one trial with any numbers tells.
+    """
+    assert n_threads == torch.get_num_threads(), "what is tried is what is there"
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(shape, generator=generator).to(dtype)
+    x = torch.randn(_MOST_ROWS, shape[1], generator=generator).to(dtype)
+    pairs = torch.cat([F.linear(x[row : row + 2], weight) for row in range(0, _MOST_ROWS, 2)])
+    for n in range(_FEWEST_ROWS + 1, _MOST_ROWS + 1):
+        if not torch.equal(F.linear(x[:n], weight)[: n - n % 2], pairs[: n - n % 2]):
+            return n - 1
+    return _MOST_ROWS
