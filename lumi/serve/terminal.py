@@ -58,8 +58,7 @@ def chat(
 
     Args:
         decoder: on any device.
-        tokenizer: the decoder's own.
-        template: how the model has learnt to talk; None for a model of text.
+        tokenizer, template: the model's own; a template of None is a model of text.
         sampling: of the first answers; its seed is that of the first answer, later ones derive theirs from it.
         name: of the model, for the greeting.
         system: a system message, or None.
@@ -69,8 +68,7 @@ def chat(
 
     Raises:
         ConfigError: a system message for a model without template, or nothing on ``stdin``.
-        DataError: of a single answer: the prompt is too long, or not text.
-        NumericError: of a single answer: the model is broken.
+        DataError, NumericError: of a single answer: the prompt is too long or not text; the model is broken.
     """
     if system is not None and template is None:
         raise ConfigError(f"system={system!r}", f"needs a template, and {name} continues plain text", "leave it out")
