@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .fake_server import FakeServer
+from .fake_server import FakeServer, model
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
@@ -35,6 +35,14 @@ def page_server(page_running_server: FakeServer) -> FakeServer:
     """The fake server as it is by default."""
     page_running_server.reset()
     return page_running_server
+
+
+@pytest.fixture
+def page_two_models(page_server: FakeServer) -> FakeServer:
+    """Two chat models that answer differently."""
+    page_server.models = [model("left"), model("right")]
+    page_server.pieces = {"left": ["Left", " answer"], "right": ["Right", " answer"]}
+    return page_server
 
 
 @pytest.fixture

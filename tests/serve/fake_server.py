@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import mimetypes
 import socket
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 import lumi
@@ -74,15 +75,17 @@ class FakeServer:
 
     async def _page(self, request: Request) -> Response:
         name = request.path_params.get("name", "index.html")
-        headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
-        return FileResponse(PAGE / name, headers=headers)
+        headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
+        return Response((PAGE / name).read_bytes(), headers=headers, media_type=mimetypes.guess_type(name)[0])
 
     def _refusal(self, request: Request) -> Response | None:
         if self.key is not None and request.headers.get("authorization") != f"Bearer {self.key}":
             return error(401, "A key is needed.", "invalid_api_key")
-        if self.failures and isinstance(self.failures[0], Response):
-            return self.failures.pop(0)  # pyright: ignore[reportReturnType]
-        return None
+        failure = self.failures[0] if self.failures and request.method == "POST" else None
+        if not isinstance(failure, Response):
+            return None
+        self.failures.pop(0)
+        return failure
 
     async def _models(self, request: Request) -> Response:
         listing = {"object": "list", "data": self.models, "preferences": self.saves_pairs}
