@@ -119,9 +119,9 @@ class Request:
         if token in self.stop_ids:
             self.reason, self.stop_id = "stop", token
             return
-        self.tokens.append(token)
         if logprobs is not None:
-            self.logprobs.append(logprobs)
+            self.logprobs.append(logprobs)  # first: another thread that sees a token finds its logarithms
+        self.tokens.append(token)
         if len(self.prompt) + len(self.tokens) == self.total_len:
             self.reason = "length"
 

@@ -246,7 +246,8 @@ def _few(logits: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor] | None
     values, total = ordered[:, :-1], None
     if params.top_k is None:
         total = logits.double().logsumexp(dim=-1, keepdim=True)
-        if bool(((values.double() - total).exp().sum(dim=-1) < params.top_p + _MARGIN).any()):
+        share = (values.double() - total).exp().sum(dim=-1)
+        if params.top_p is None or bool((share < params.top_p + _MARGIN).any()):
             return None  # they do not reach it
     if params.top_p is not None:
         values = keep_top_p(values, params.top_p, total)

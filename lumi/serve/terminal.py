@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lumi.arch import Decoder
+from lumi.arch.fused import FusedDecoder
 from lumi.errors import ConfigError, DataError, LumiError, did_you_mean
 from lumi.generate import SamplingParams, stream
 from lumi.generate.sampling import MAX_SEED
@@ -42,7 +43,7 @@ _NEXT_ATTEMPT = 1_000_003  # apart from the seeds of the turns, which follow eac
 
 
 def chat(
-    decoder: Decoder,
+    decoder: Decoder | FusedDecoder,
     tokenizer: Tokenizer,
     template: Template | None,
     sampling: SamplingParams,
@@ -86,7 +87,9 @@ def chat(
 class Terminal:
     """Reads lines and writes answers; see `chat` for its arguments."""
 
-    def __init__(self, decoder: Decoder, dialogue: Dialogue, sampling: SamplingParams, console: Console) -> None:
+    def __init__(
+        self, decoder: Decoder | FusedDecoder, dialogue: Dialogue, sampling: SamplingParams, console: Console
+    ) -> None:
         self.decoder, self.dialogue, self.sampling, self.console = decoder, dialogue, sampling, console
         self._said_full = self._pressed = self._ended = False
         self._saved: set[Path] = set()  # what this conversation may overwrite

@@ -1,0 +1,133 @@
+"""What stands before every route: who may ask, from where, and how much may be sent, decided before anything is parsed.
+
+An ASGI application around another, not a list of dependencies: a new route cannot forget it.
+"""
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from lumi.serve.errors import ApiError
+from lumi.serve.metrics import Metrics
+from lumi.serve.protocol import MAX_BODY_BYTES
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_ALL_BODIES_BYTES = 64_000_000
+_BODY_SECONDS = 30.0
+
+
+class Guard:
+    """Lets through what may pass.
+
+    Args:
+        app: what is guarded.
+        api_key: must come as ``Authorization: Bearer …``; None lets everybody in.
+        hosts: names under which the server may be called; None is any. A page of another site that a browser was made to
+            take for this host (DNS rebinding) sends its own name.
+        open_paths: what needs no key: is the server there, and the page, which holds no secret.
+        metrics: count what was asked.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        api_key: str | None,
+        hosts: frozenset[str] | None,
+        open_paths: tuple[str, ...],
+        metrics: Metrics,
+    ) -> None:
+        self._app, self._hosts, self._open, self._metrics = app, hosts, open_paths, metrics
+        self._key = None if api_key is None else api_key.encode()
+        self._held_bytes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        counted = self._metrics.counting(scope["path"], send)
+        try:
+            self._admit(scope)
+            await self._pass_on(scope, receive, counted)
+        except ApiError as error:
+            await error.response()(scope, receive, counted)
+
+    def _admit(self, scope: Scope) -> None:
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        host = headers.get(b"host", b"").decode("latin-1")
+        if self._hosts is not None and _name(host) not in self._hosts:
+            raise ApiError(
+                403, "this server does not answer under that name (host=… and hosts=[…] decide)", code="foreign_host"
+            )
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if origin and origin.partition("://")[2] != host:
+            raise ApiError(403, "pages of other sites may not ask this server", code="foreign_origin")
+        path: str = scope["path"]
+        is_open = path in self._open or any(
+            path.startswith(prefix) for prefix in self._open if prefix.endswith("/") and prefix != "/"
+        )
+        if self._key is not None and not is_open and not _is_key(headers.get(b"authorization", b""), self._key):
+            raise ApiError(401, "needs the server's key: Authorization: Bearer …", code="invalid_api_key")
+        kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+        if scope["method"] == "POST" and kind != b"application/json":
+            raise ApiError(415, "the body must be JSON, with Content-Type: application/json", code="not_json")
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read the body, within its limits of size and time, then ask the application."""
+        held = 0
+        try:
+            parts: list[bytes] = []
+            async with asyncio.timeout(_BODY_SECONDS):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return
+                    part: bytes = message.get("body", b"")
+                    parts.append(part)
+                    held += len(part)
+                    self._held_bytes += len(part)
+                    self._check_size(held)
+                    if not message.get("more_body", False):
+                        break
+        except TimeoutError:
+            raise ApiError(408, f"the body did not come within {_BODY_SECONDS:.0f} seconds", code="too_slow") from None
+        else:
+            body: MutableMapping[str, Any] | None = {
+                "type": "http.request",
+                "body": b"".join(parts),
+                "more_body": False,
+            }
+
+            async def replay() -> MutableMapping[str, Any]:
+                nonlocal body
+                if body is None:
+                    return await receive()
+                message, body = body, None
+                return message
+
+            await self._app(scope, replay, send)
+        finally:
+            self._held_bytes -= held
+
+    def _check_size(self, held: int) -> None:
+        if held > MAX_BODY_BYTES:
+            raise ApiError(413, f"the body may have {MAX_BODY_BYTES:,} bytes", code="too_large")
+        if self._held_bytes > _ALL_BODIES_BYTES:
+            raise ApiError(503, "too much is being sent at once", code="overloaded", retry_after_seconds=5)
+
+
+def _is_key(header: bytes, key: bytes) -> bool:
+    scheme, _, given = header.partition(b" ")
+    return scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), key)
+
+
+def _name(host: str) -> str:
+    """A host without its port."""
+    name, colon, port = host.rpartition(":")
+    return (name if colon and (port.isdigit() or not port) else host).lower()

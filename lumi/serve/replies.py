@@ -1,0 +1,203 @@
+"""Answers in OpenAI's forms, whole and as streams of events."""
+
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from lumi.errors import LumiError, ResourceError
+from lumi.generate.request import TokenLogprobs
+from lumi.serve.answers import Answers, Piece
+from lumi.serve.errors import ApiError
+from lumi.serve.protocol import (
+    AssistantMessage,
+    ChatChoice,
+    ChatChunk,
+    ChatChunkChoice,
+    ChatLogprobs,
+    ChatRequest,
+    ChatResponse,
+    CompletionChoice,
+    CompletionLogprobs,
+    CompletionRequest,
+    CompletionResponse,
+    Delta,
+    TokenLogprob,
+    TopLogprob,
+    Usage,
+)
+from lumi.tokenizer import Tokenizer
+
+_Thoughts = Sequence[tuple[int, TokenLogprobs]]
+
+
+class Chat:
+    """Replies to ``/v1/chat/completions``."""
+
+    def __init__(self, body: ChatRequest, answers: Answers) -> None:
+        self._answers, self._n_choices = answers, body.n or 1
+        self._usage = bool(body.stream_options and body.stream_options.include_usage)
+        self._logprobs = bool(body.logprobs)
+        self._head: dict[str, Any] = {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": answers.model.name,
+            "system_fingerprint": answers.model.fingerprint_name,
+        }
+
+    async def whole(self) -> ChatResponse:
+        """Everything at once."""
+        choices = []
+        for index, pieces in enumerate(await _collect(self._answers)):
+            thoughts = [thought for piece in pieces for thought in piece.logprobs]
+            text = "".join(piece.text for piece in pieces)
+            finish = pieces[-1].finish
+            assert finish is not None, "the last piece says why"
+            choices.append(
+                ChatChoice(
+                    index=index,
+                    message=AssistantMessage(content=text),
+                    logprobs=self._thoughts(thoughts),
+                    finish_reason=finish,
+                )
+            )
+        return ChatResponse(**self._head, choices=choices, usage=self._answers.usage(self._n_choices))
+
+    async def events(self) -> AsyncIterator[str]:
+        """Server-sent events."""
+        for index in range(self._n_choices):
+            yield self._event([ChatChunkChoice(index=index, delta=Delta(role="assistant", content=""))])
+        async for piece in self._answers.pieces():
+            choice = ChatChunkChoice(
+                index=piece.index,
+                delta=Delta(content=piece.text) if piece.text or not piece.finish else Delta(),
+                logprobs=self._thoughts(piece.logprobs) if piece.logprobs else None,
+                finish_reason=piece.finish,
+            )
+            yield self._event([choice])
+        if self._usage:
+            yield self._event([], self._answers.usage(self._n_choices))
+        yield "data: [DONE]\n\n"
+
+    def _event(self, choices: list[ChatChunkChoice], usage: Usage | None = None) -> str:
+        chunk = ChatChunk(**self._head, choices=choices, usage=usage)
+        body = chunk.model_dump(exclude={"usage"} if not self._usage else None)
+        for choice in body["choices"]:  # what is not new is left out, but the reason is always there
+            choice["delta"] = {name: value for name, value in choice["delta"].items() if value is not None}
+        return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+
+    def _thoughts(self, thoughts: _Thoughts) -> ChatLogprobs | None:
+        if not self._logprobs:
+            return None
+        tokenizer = self._answers.model.tokenizer
+        content = [
+            TokenLogprob(
+                **_named(tokenizer, token, found.chosen),
+                top_logprobs=[TopLogprob(**_named(tokenizer, other, value)) for other, value in found.top],
+            )
+            for token, found in thoughts
+        ]
+        return ChatLogprobs(content=content)
+
+
+class Completions:
+    """Replies to ``/v1/completions``."""
+
+    def __init__(self, body: CompletionRequest, answers: Answers) -> None:
+        self._answers, self._n_choices = answers, body.n or 1
+        self._usage = bool(body.stream_options and body.stream_options.include_usage)
+        self._logprobs = body.logprobs is not None
+        self._echo = bool(body.echo)
+        self._offsets = [0] * len(answers.tickets)
+        self._head: dict[str, Any] = {
+            "id": f"cmpl-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": answers.model.name,
+            "system_fingerprint": answers.model.fingerprint_name,
+        }
+
+    async def whole(self) -> CompletionResponse:
+        """Everything at once."""
+        choices = [
+            CompletionChoice(
+                index=index,
+                text=self._before(index) + "".join(piece.text for piece in pieces),
+                logprobs=self._thoughts(index, [thought for piece in pieces for thought in piece.logprobs]),
+                finish_reason=pieces[-1].finish,
+            )
+            for index, pieces in enumerate(await _collect(self._answers))
+        ]
+        return CompletionResponse(**self._head, choices=choices, usage=self._answers.usage(self._n_choices))
+
+    async def events(self) -> AsyncIterator[str]:
+        """Server-sent events."""
+        if self._echo:
+            for index in range(len(self._answers.tickets)):
+                yield self._event([CompletionChoice(index=index, text=self._before(index))])
+        async for piece in self._answers.pieces():
+            logprobs = self._thoughts(piece.index, piece.logprobs)
+            choice = CompletionChoice(index=piece.index, text=piece.text, logprobs=logprobs, finish_reason=piece.finish)
+            yield self._event([choice])
+        if self._usage:
+            yield self._event([], self._answers.usage(self._n_choices))
+        yield "data: [DONE]\n\n"
+
+    def _event(self, choices: list[CompletionChoice], usage: Usage | None = None) -> str:
+        chunk = CompletionResponse(**self._head, choices=choices, usage=usage)
+        body = chunk.model_dump(exclude={"usage"} if not self._usage else None)
+        return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+
+    def _before(self, index: int) -> str:
+        """The prompt, if it is to be repeated."""
+        return self._answers.model.tokenizer.decode(self._answers.tickets[index].request.prompt) if self._echo else ""
+
+    def _thoughts(self, index: int, thoughts: _Thoughts) -> CompletionLogprobs | None:
+        if not self._logprobs:
+            return None
+        tokenizer = self._answers.model.tokenizer
+        texts = [_text(tokenizer, token) for token, _ in thoughts]
+        offsets = []
+        for text in texts:
+            offsets.append(self._offsets[index])
+            self._offsets[index] += len(text)
+        return CompletionLogprobs(
+            tokens=texts,
+            token_logprobs=[found.chosen for _, found in thoughts],
+            top_logprobs=[{_text(tokenizer, token): value for token, value in found.top} for _, found in thoughts],
+            text_offset=offsets,
+        )
+
+
+async def told(events: AsyncIterator[str], answers: Answers) -> AsyncIterator[str]:
+    """The events; what goes wrong on the way is an event too. At the end, however it comes, the answers are released."""
+    try:
+        async for event in events:
+            yield event
+    except LumiError as error:
+        yield f"data: {json.dumps(failure(error).body)}\n\n"
+    finally:
+        answers.release()
+
+
+def failure(error: LumiError) -> ApiError:
+    """An answer that could not be made: the client learns that, and nothing of the inside."""
+    if isinstance(error, ResourceError):
+        return ApiError(503, error.found, code="unavailable", retry_after_seconds=5)
+    return ApiError(500, "this answer could not be made; the server's log says more", code="generation_failed")
+
+
+async def _collect(answers: Answers) -> list[list[Piece]]:
+    found: list[list[Piece]] = [[] for _ in answers.tickets]
+    async for piece in answers.pieces():
+        found[piece.index].append(piece)
+    return found
+
+
+def _named(tokenizer: Tokenizer, token: int, logprob: float) -> dict[str, Any]:
+    return {"token": _text(tokenizer, token), "logprob": logprob, "bytes": list(tokenizer.decode_bytes([token]))}
+
+
+def _text(tokenizer: Tokenizer, token: int) -> str:
+    """A control token by name, part of a character as U+FFFD."""
+    return tokenizer.decode([token], skip_control=False)

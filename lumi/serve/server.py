@@ -1,0 +1,105 @@
+"""Runs the application: where it listens, who may come, how it stops."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvicorn
+
+from lumi.errors import ResourceError
+from lumi.serve.api import OPEN_PATHS, Service, create_app
+from lumi.serve.connection import Connection
+from lumi.serve.guard import Guard
+from lumi.serve.metrics import Metrics
+from lumi.serve.models import ServedModel
+from lumi.serve.scheduler import Scheduler
+from lumi.serve.settings import ServerSettings
+
+log = logging.getLogger(__name__)
+
+ROUTES = (
+    "/", "/health", "/metrics", "/openapi.json", "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/preferences",
+)  # fmt: skip
+
+
+def guarded(models: Sequence[ServedModel], settings: ServerSettings, metrics: Metrics) -> tuple[Guard, Service]:
+    """The whole application, and what its routes share."""
+    service = Service(models, metrics, Path(settings.preferences) if settings.preferences else None)
+    guard = Guard(
+        create_app(service),
+        api_key=settings.api_key,
+        hosts=settings.names,
+        open_paths=OPEN_PATHS,
+        metrics=metrics,
+    )
+    return guard, service
+
+
+def serve(models: Sequence[ServedModel], settings: ServerSettings, metrics: Metrics) -> None:
+    """Answer until a signal asks to stop: running answers then have some seconds to end.
+
+    Raises:
+        ResourceError: the port is taken.
+    """
+    app, service = guarded(models, settings, metrics)
+    listener = _listen(settings)
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=int(settings.drain_seconds) + 2,
+        backlog=2048,
+    )
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # a client's nonsense is not the operator's concern
+    log.info("serving %s at http://%s:%d (Ctrl-C stops)", ", ".join(service.models), shown, port)
+    _Server(config, service, settings.drain_seconds).run(sockets=[listener])
+
+
+def _listen(settings: ServerSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise ResourceError(
+            f"server.host={settings.host} server.port={settings.port}",
+            f"cannot be used ({error.strerror})",
+            "try server.port=0",
+        ) from None
+    listener.set_inheritable(False)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """Gives running answers time, then ends them with an error that their clients can read."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._service, self._drain_seconds = service, drain_seconds
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take nothing new, wait, end."""
+        self._service.draining = True
+        schedulers = [model.scheduler for model in self._service.models.values()]
+        clock = asyncio.get_running_loop().call_later(self._drain_seconds, _end, schedulers)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            clock.cancel()
+
+
+def _end(schedulers: Sequence[Scheduler]) -> None:
+    for scheduler in schedulers:
+        scheduler.end()
