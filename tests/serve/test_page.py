@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,13 @@ from playwright.sync_api import Page, expect
 from .page_steps import ask, press, setting
 
 Open = Callable[..., Page]
+
+
+def by_seed(body: Any) -> str:
+    """A stream that says the seed."""
+    choice = {"index": 0, "delta": {"content": f"seed {body['seed']}"}, "finish_reason": "stop"}
+    return f"data: {json.dumps({'choices': [choice]})}\n\ndata: [DONE]\n\n"
+
 
 # An answer
 
@@ -71,6 +79,15 @@ def test_the_last_message_can_be_edited(page_server: FakeServer, page_open: Open
     assert said == [("user", "First"), ("assistant", "Hello there."), ("user", "Second")]
 
 
+def test_an_edit_that_was_left_open_ends_with_the_next_message(page_server: FakeServer, page_open: Open):
+    page = page_open()
+    ask(page, "First")
+    press(page, "Edit")
+    ask(page, "Second")
+    expect(page.get_by_label("Your message")).to_have_count(0)
+    expect(page.locator(".said .text")).to_have_text(["First", "Second"])
+
+
 def test_a_new_chat_forgets_and_can_be_undone(page_server: FakeServer, page_open: Open):
     page = page_open()
     ask(page, "Remember me")
@@ -114,7 +131,7 @@ def test_settings_reach_the_request_and_outlive_the_page(page_server: FakeServer
     assert body == expected
 
 
-def test_what_is_off_is_left_out_and_what_is_out_of_range_is_brought_back(page_server: FakeServer, page_open: Open):
+def test_what_is_off_says_so_and_what_is_out_of_range_is_brought_back(page_server: FakeServer, page_open: Open):
     page = page_open()
     press(page, "Settings")
     for label, value in {"Temperature": "9", "Top-p": "1", "Max tokens": "9999", "Seed": "-5"}.items():
@@ -123,11 +140,13 @@ def test_what_is_off_is_left_out_and_what_is_out_of_range_is_brought_back(page_s
     press(page, "Reset")
     ask(page, "Hi")
     settings = [
-        {k: v for k, v in b.items() if not k.startswith(("stream", "m")) or k == "max_tokens"}
+        {k: v for k, v in b.items() if k not in ("stream", "stream_options", "model", "messages")}
         for b in page_server.bodies
     ]
-    assert settings[0] == {"temperature": 2, "max_tokens": 256, "seed": 0}
-    assert settings[1] == {"temperature": 0.8, "top_p": 0.95, "max_tokens": 128, "seed": page_server.bodies[1]["seed"]}
+    neutral = {"min_p": 0, "repetition_penalty": 1}  # said, for else the server's own default would hold
+    assert settings[0] == {"temperature": 2, "top_p": 1, "max_tokens": 256, "seed": 0, **neutral}
+    seed = page_server.bodies[1]["seed"]
+    assert settings[1] == {"temperature": 0.8, "top_p": 0.95, "max_tokens": 128, "seed": seed, **neutral}
 
 
 def test_broken_settings_of_an_older_page_are_repaired(page_server: FakeServer, page_open: Open):
@@ -176,7 +195,7 @@ def test_the_better_answer_becomes_a_preference_pair(page_two_models: FakeServer
     assert (pair["chosen"], pair["rejected"]) == ("Right answer", "Left answer")
     assert pair["models"] == {"chosen": "right", "rejected": "left"}
     assert pair["messages"] == [{"role": "user", "content": "Which?"}]
-    assert pair["sampling"] == {"temperature": 0.8, "top_p": 0.95, "max_tokens": 128}
+    assert pair["sampling"].items() >= {"temperature": 0.8, "top_p": 0.95, "max_tokens": 128}.items()
 
 
 def test_the_conversation_goes_on_with_the_better_answer(page_two_models: FakeServer, page_open: Open):
@@ -205,6 +224,18 @@ def test_one_model_twice_gets_two_seeds_and_equal_answers_make_no_pair(page_serv
     assert second == first + 1
     expect(page.locator(".note")).to_have_text("Both answers are the same.")
     expect(page.get_by_role("button", name="is better")).to_have_count(0)
+
+
+def test_a_pair_of_one_model_names_both_seeds(page_server: FakeServer, page_open: Open):
+    page = page_open()
+    press(page, "Compare two answers")
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(body=by_seed(route.request.post_data_json)))
+    ask(page, "Hi")
+    press(page, "B is better")
+    expect(page.locator(".note")).to_contain_text("Saved")
+    (pair,) = page_server.pairs
+    assert pair["chosen"] == f"seed {pair['seed']}"
+    assert pair["rejected"] == f"seed {pair['sampling']['rejected_seed']}"
 
 
 def test_a_pair_that_was_not_saved_can_be_chosen_again(page_two_models: FakeServer, page_open: Open):
@@ -265,6 +296,16 @@ def test_an_error_says_in_place_what_happened_and_what_to_do(page_server: FakeSe
         press(page, "Try again")
         expect(page.locator(".written")).to_have_text("Hello there.")
     expect(alert).to_have_count(0)
+
+
+def test_models_that_could_not_be_listed_are_asked_for_again(page_open: Open):
+    page = page_open()
+    page.route("**/v1/models", lambda route: route.abort())
+    page.reload()
+    expect(page.locator("#empty-title")).to_have_text("The server cannot be reached.")
+    page.unroute("**/v1/models")
+    press(page, "Try again")
+    expect(page.locator("#empty-title")).to_have_text("Chat with demo")
 
 
 def test_a_dead_network_and_a_cut_answer_are_told_apart(page_server: FakeServer, page_open: Open):

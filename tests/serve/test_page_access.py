@@ -33,6 +33,16 @@ def test_the_keyboard_is_enough(page_server: FakeServer, page_open: Open):
     assert len(page_server.bodies) == 2
 
 
+def test_after_a_choice_the_focus_is_where_one_goes_on(page_two_models: FakeServer, page_open: Open):
+    page = page_open()
+    press(page, "Compare two answers")
+    ask(page, "Which?")
+    page.get_by_role("button", name="A is better").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("Saved as a preference pair")
+    expect(page.locator("#prompt")).to_be_focused()
+
+
 def test_every_stop_of_the_tab_key_is_visible_and_named(page_open: Open):
     page = page_open()
     ask(page, "Hi")

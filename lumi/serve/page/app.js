@@ -42,7 +42,12 @@ class App {
 
   fresh() {
     this.thread.clear();
-    byId("prompt").focus();
+    this.toPrompt();
+  }
+
+  /** The keyboard's focus goes to the field; a phone would open its keyboard over the answer. */
+  toPrompt() {
+    if (!matchMedia("(pointer: coarse)").matches) byId("prompt").focus({ preventScroll: true });
   }
 
   /** Keep the end in view while the reader is there; `always` after the reader has sent something. */
@@ -87,7 +92,7 @@ class App {
     byId("new").addEventListener("click", () => this.fresh());
     byId("restore").addEventListener("click", () => {
       this.thread.restore();
-      prompt.focus();
+      this.toPrompt();
     });
     byId("export").addEventListener("click", () => this.#export());
     byId("compare").addEventListener("click", () => this.#choose({ compare: !this.choice.compare }));
@@ -109,7 +114,7 @@ class App {
     new ResizeObserver(() => this.follow()).observe(scroll);
     byId("latest").addEventListener("click", () => {
       this.follow(true);
-      byId("prompt").focus();
+      this.toPrompt();
     });
   }
 

@@ -20,7 +20,7 @@ export class Compare extends Thread {
   }
 
   draw(turn) {
-    turn.note = el("p", { class: "note" });
+    turn.note ??= el("p", { class: "note", hidden: true });
     turn.bar = el("div", { class: "actions" });
     const columns = el("div", { class: "columns" }, ...turn.answers.map((answer) => answer.element));
     turn.item.replaceChildren(this.said(turn), columns, el("div", { class: "verdict" }, turn.note, turn.bar));
@@ -41,7 +41,8 @@ export class Compare extends Thread {
       if (turn.pick === index) answer.actions.prepend(el("span", { class: "mark" }, icon("check"), `${LETTERS[index]} is better`));
     });
     turn.bar.replaceChildren(...(open && turn.pick === null ? [button("Two new answers", () => this.again(), { picture: "again", kind: "quiet" })] : []));
-    if (ended && turn.pick === null) this.#note(turn, open ? this.#hindrance(turn) ?? "" : "Nothing was chosen; the conversation went on with A.");
+    if (!ended) this.#note(turn, "");
+    else if (turn.pick === null) this.#note(turn, open ? (this.#hindrance(turn) ?? "") : "Nothing was chosen; the conversation went on with A.");
   }
 
   /** Why the two answers make no pair, or null. */
@@ -65,6 +66,7 @@ export class Compare extends Thread {
   async #choose(turn, index) {
     turn.pick = index;
     this.refresh();
+    if (document.activeElement === document.body) this.app.toPrompt();
     if (this.kind !== "chat" || !this.app.preferences()) {
       this.#note(turn, this.kind === "chat" ? "The conversation goes on with it. This server saves no pairs." : "This server saves pairs of chat models only.");
       announce(turn.note.textContent);
@@ -93,14 +95,15 @@ export class Compare extends Thread {
   #pair(turn) {
     const chosen = turn.answers[turn.pick];
     const rejected = turn.answers[1 - turn.pick];
-    const limit = Math.min(chosen.limit, rejected.limit);
+    const settings = sampling(this.app.panel.values, Math.min(chosen.limit, rejected.limit));
+    if (rejected.seed !== chosen.seed) settings.rejected_seed = rejected.seed;
     return {
       messages: this.messages(turn),
       chosen: chosen.content,
       rejected: rejected.content,
       models: { chosen: chosen.model, rejected: rejected.model },
-      seed: turn.answers[0].seed,
-      sampling: sampling(this.app.panel.values, limit),
+      seed: chosen.seed,
+      sampling: settings,
     };
   }
 

@@ -34,7 +34,8 @@ export class Panel {
   /** What the chosen models are; the largest answer follows from it. */
   describe(models, isChat) {
     this.#maxModelLen = Math.min(...models.map((model) => model.max_model_len));
-    byId("about").replaceChildren(...models.flatMap((model, index) => facts(model, models.length > 1 ? "AB"[index] : null)));
+    const different = [...new Set(models)]; // one model beside itself is described once
+    byId("about").replaceChildren(...different.flatMap((model, index) => facts(model, different.length > 1 ? "AB"[index] : null)));
     show(byId("system-part"), isChat);
     byId("system").placeholder = models[0].default_system ?? "";
     byId("system-hint").textContent = models[0].default_system

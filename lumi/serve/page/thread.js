@@ -9,6 +9,7 @@ import { seedFor, sampling } from "./sampling.js";
  */
 export class Thread {
   #controller = null;
+  #edited = null;
 
   /**
    * `app` has `api`, `panel`, `models()` (what answers now: one or two), `changed()` and `follow()`.
@@ -54,6 +55,8 @@ export class Thread {
 
   async send(prompt) {
     this.gone = null;
+    if (this.#edited !== null) this.draw(this.#edited); // only the last turn can be changed
+    this.#edited = null;
     const turn = { prompt, tries: 0, item: el("li", { class: "turn" }), answers: [], pick: null };
     this.turns.push(turn);
     this.element.append(turn.item);
@@ -72,7 +75,7 @@ export class Thread {
     const seed = seedFor(panel.values, turn.tries * models.length);
     const same = models.length > 1 && models[0].id === models[1].id;
     const requests = models.map((model, index) => this.#request(turn, model, same ? seed + index : seed));
-    turn.pick = null;
+    Object.assign(turn, { pick: null, look: null });
     turn.answers = models.map((model, index) => this.makeAnswer(turn, model, requests[index].body.seed, index));
     this.draw(turn);
     const controller = (this.#controller = new AbortController());
@@ -114,6 +117,9 @@ export class Thread {
   refresh() {
     for (const turn of this.turns) {
       const open = turn === this.last && !this.busy;
+      const look = [open, turn.pick, ...turn.answers.map((answer) => answer.state)].join();
+      if (turn.look === look) continue; // buttons that stay keep the focus
+      turn.look = look;
       turn.edit?.replaceChildren(...(open ? [button("Edit", () => this.edit(turn), { picture: "edit", kind: "quiet" })] : []));
       this.refreshTurn(turn, open);
       for (const answer of turn.answers) answer.explainError({ again: () => this.again(), fresh: () => this.app.fresh(), open });
@@ -129,6 +135,8 @@ export class Thread {
   }
 
   #cancelEdit(turn) {
+    this.#edited = null;
+    turn.look = null;
     this.draw(turn);
     this.refresh();
     (turn.edit ?? turn.answers[0].actions).querySelector("button")?.focus();
@@ -154,6 +162,7 @@ export class Thread {
         form.requestSubmit();
       }
     });
+    this.#edited = turn;
     this.editable(turn).replaceWith(form);
     area.focus();
     area.setSelectionRange(area.value.length, area.value.length);
