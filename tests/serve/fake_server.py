@@ -61,7 +61,7 @@ class FakeServer:
 
     @contextlib.contextmanager
     def running(self) -> Iterator["FakeServer"]:
-        with socket.socket() as listener:
+        with socket.socket(proto=socket.IPPROTO_TCP) as listener:  # else asyncio leaves Nagle's delay on
             listener.bind(("127.0.0.1", 0))
             self.address = f"http://127.0.0.1:{listener.getsockname()[1]}"
             server = uvicorn.Server(uvicorn.Config(self.app, log_level="warning", timeout_graceful_shutdown=1))

@@ -99,3 +99,8 @@ def test_the_files_hold_no_inline_script_or_style_and_nothing_that_parses_text()
 
 def test_the_files_stay_small_enough_to_read():
     assert {file.name for file in PAGE.iterdir() if len(file.read_text().splitlines()) > 400} == set()
+
+
+def test_every_module_is_named_in_the_page_so_that_all_are_fetched_at_once():
+    named = re.findall(r'"/page/(\w+)\.js"', (PAGE / "index.html").read_text())
+    assert sorted(named) == sorted(script.stem for script in PAGE.glob("*.js"))
