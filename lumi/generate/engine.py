@@ -8,6 +8,7 @@ last digits. Training can draw samples between two steps: neither the model nor 
 """
 
 import dataclasses
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -15,10 +16,12 @@ import torch
 from torch import Tensor
 
 from lumi.arch.fused import Cache, FusedDecoder
-from lumi.errors import ConfigError, NumericError
+from lumi.errors import ConfigError, LumiError, NumericError, ResourceError
 from lumi.generate import sampling
 from lumi.generate.request import Request, TokenLogprobs
 from lumi.generate.sampling import SamplingParams
+
+log = logging.getLogger(__name__)
 
 PROMPT_PART = 512
 
@@ -85,13 +88,17 @@ class Engine:
         self._dismiss()
         return news
 
-    def abandon(self) -> list[Request]:
-        """Cancel everything; returns what had not ended."""
-        going = [*self._active, *([self._reading] if self._reading else []), *self._waiting]
-        for request in going:
-            request.cancel()
-        self._dismiss()
-        return going
+    def abandon(self, error: LumiError | None = None) -> list[Request]:
+        """Cancel everything, or fail it if something went wrong; returns all that were there."""
+        there = [*self._active, *([self._reading] if self._reading else []), *self._waiting]
+        for request in there:
+            if error is None:
+                request.cancel()
+            elif request.reason is None:
+                request.fail(error)
+        self._active, self._reading = [], None
+        self._waiting.clear()
+        return there
 
     def _next_prompt(self) -> Request | None:
         """The request that is being read, or the next one if there is a place for it."""
@@ -105,7 +112,16 @@ class Engine:
         assert request is not None, "asked for without a prompt"
         # Where a prompt is cut depends on nothing but itself: another cut would round differently.
         part = request.prompt[self._n_read : self._n_read + self._prompt_part]
-        logits = self.decoder.prefill(torch.tensor(part), self.cache, len(self._active), self._n_read)
+        try:
+            logits = self.decoder.prefill(torch.tensor(part), self.cache, len(self._active), self._n_read)
+        except RuntimeError:  # of memory, nearly always: what it takes depends on the prompt, so the others go on
+            log.exception("a prompt of %d tokens could not be read", len(request.prompt))
+            request.fail(
+                ResourceError(f"a prompt of {len(request.prompt):,} tokens", "could not be read", "see the log")
+            )
+            self._reading = None
+            news.append(request)
+            return len(part)
         self._n_read += len(part)
         if self._n_read == len(request.prompt):
             self._reading = None

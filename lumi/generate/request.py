@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lumi.arch import DecoderConfig
-from lumi.errors import DataError, LumiError
+from lumi.errors import ConfigError, DataError, LumiError
 from lumi.generate import sampling
 from lumi.generate.sampling import SamplingParams
 
@@ -65,6 +65,7 @@ class Request:
 
     Raises:
         DataError: the prompt is empty, does not leave room for a token, or holds an id outside the vocabulary.
+        ConfigError: a stop id is outside the vocabulary.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Request:
         name: str = "the prompt",
     ) -> None:
         self.prompt = _checked(prompt, config, name)
+        _check_stops(params.stop_ids, config)
         self.params, self.top_logprobs = params, top_logprobs
         self.tokens: list[int] = []
         self.logprobs: list[TokenLogprobs] = []
@@ -132,7 +134,8 @@ class Request:
 
     def fail(self, error: LumiError) -> None:
         """It cannot go on; its neighbours can."""
-        self.reason, self.error = "error", error
+        self.error = error  # first: another thread that sees the reason finds it
+        self.reason = "error"
 
     def completion(self) -> Completion:
         """The answer.
@@ -162,3 +165,12 @@ def _checked(prompt: Sequence[int], config: DecoderConfig, name: str) -> list[in
             "encode it with the model's own tokenizer",
         )
     return list(prompt)
+
+
+def _check_stops(stop_ids: Sequence[int], config: DecoderConfig) -> None:
+    if stop_ids and max(stop_ids) >= config.vocab_size:
+        raise ConfigError(
+            f"sampling.stop_ids={list(stop_ids)}",
+            f"the model knows 0 to {config.vocab_size - 1}",
+            "take ids of its own tokenizer",
+        )

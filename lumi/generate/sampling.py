@@ -20,6 +20,10 @@ from lumi.errors import ConfigError, join_violations
 
 BANNED = -math.inf
 MAX_SEED = 2**63 - 1
+COLDEST, HOTTEST = 1e-6, 1e6
+"""A temperature below the first is 0: logits divided by less may be too large for a float32."""
+MILDEST, STRONGEST = 0.01, 1e6
+"""Bounds of the repetition penalty, for the same reason."""
 
 _UNIT = 2.0**52
 _TOP_P_FIRST = 4096
@@ -84,7 +88,7 @@ class SamplingParams:
     @property
     def greedy(self) -> bool:
         """Whether the largest logit is taken, without chance."""
-        return self.temperature == 0
+        return self.temperature < COLDEST
 
 
 def _is_int(value: Any, low: int, high: int = MAX_SEED) -> bool:
@@ -92,18 +96,18 @@ def _is_int(value: Any, low: int, high: int = MAX_SEED) -> bool:
 
 
 def _is_real(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 _RULES = {
-    "temperature": ("a number from 0", "0 is greedy, 1 the model's own distribution"),
+    "temperature": (f"a number from 0 to {HOTTEST:.0f}", "0 is greedy, 1 the model's own distribution"),
     "top_k": ("a whole number from 1, or null", "null keeps every token"),
     "top_p": (
         "a number above 0 and up to 1, or null",
         "try 0.95, or null to keep every token",
     ),
     "min_p": ("a number from 0 to 1, or null", "try 0.05, or null to keep every token"),
-    "repetition_penalty": ("a number above 0", "1 is off, 1.1 is mild"),
+    "repetition_penalty": (f"a number from {MILDEST} to {STRONGEST:.0f}", "1 is off, 1.1 is mild"),
     "no_repeat_ngram": (
         "a whole number from 1, or null",
         "try 4, or null to allow repetition",
@@ -114,11 +118,11 @@ _RULES = {
     "seed": ("a whole number from 0, or null", "null draws one"),
 }
 _CHECKS = {
-    "temperature": lambda x: _is_real(x) and x >= 0,
+    "temperature": lambda x: _is_real(x) and 0 <= x <= HOTTEST,
     "top_k": lambda x: x is None or _is_int(x, 1),
     "top_p": lambda x: x is None or (_is_real(x) and 0 < x <= 1),
     "min_p": lambda x: x is None or (_is_real(x) and 0 <= x <= 1),
-    "repetition_penalty": lambda x: _is_real(x) and x > 0,
+    "repetition_penalty": lambda x: _is_real(x) and MILDEST <= x <= STRONGEST,
     "no_repeat_ngram": lambda x: x is None or _is_int(x, 1),
     "max_new_tokens": lambda x: _is_int(x, 1),
     "min_new_tokens": lambda x: _is_int(x, 0),
