@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from typing import Literal
 
-from lumi.errors import LumiError
 from lumi.generate.request import TokenLogprobs
 from lumi.serve.models import ServedModel
 from lumi.serve.protocol import Usage
@@ -46,6 +45,7 @@ class Answers:
     def __init__(self, model: ServedModel, tickets: Sequence[Ticket], stop: Sequence[str], *, chat: bool) -> None:
         self.model, self.tickets = model, tickets
         self._stop = stop
+        self._n_read = [0] * len(tickets)
         self._lead = model.template.lead if chat and model.template else ""
 
     async def pieces(self) -> AsyncIterator[Piece]:
@@ -58,15 +58,14 @@ class Answers:
             async for piece in self._one(0):
                 yield piece
             return
-        found: asyncio.Queue[Piece | LumiError | None] = asyncio.Queue()
+        found: asyncio.Queue[Piece | int] = asyncio.Queue()
         tasks = [asyncio.create_task(self._pump(index, found)) for index in range(len(self.tickets))]
         try:
             n_going = len(tasks)
             while n_going:
                 piece = await found.get()
-                if isinstance(piece, LumiError):
-                    raise piece
-                if piece is None:
+                if isinstance(piece, int):
+                    await tasks[piece]  # raises what ended it
                     n_going -= 1
                 else:
                     yield piece
@@ -83,16 +82,16 @@ class Answers:
         """Tokens so far; a prompt counts once, however many answers it has."""
         requests = [ticket.request for ticket in self.tickets]
         n_prompt = sum(len(request.prompt) for request in requests[::n_choices])
-        n_written = sum(len(request.tokens) for request in requests)
+        n_written = sum(self._n_read)  # what was made beyond a stop string, before that was found, is nobody's
         return Usage(prompt_tokens=n_prompt, completion_tokens=n_written, total_tokens=n_prompt + n_written)
 
-    async def _pump(self, index: int, found: asyncio.Queue[Piece | LumiError | None]) -> None:
+    async def _pump(self, index: int, found: asyncio.Queue[Piece | int]) -> None:
+        """Pieces, and the number of the answer when it has ended, however."""
         try:
             async for piece in self._one(index):
                 found.put_nowait(piece)
-            found.put_nowait(None)
-        except LumiError as error:
-            found.put_nowait(error)
+        finally:
+            found.put_nowait(index)
 
     async def _one(self, index: int) -> AsyncIterator[Piece]:
         ticket = self.tickets[index]
@@ -101,8 +100,12 @@ class Answers:
         progress = ticket.progress()
         async with contextlib.aclosing(progress):
             async for first, stop in progress:
-                new = "".join(text.push(token) for token in request.tokens[first:stop])
-                thoughts = list(zip(request.tokens[first:stop], request.logprobs[first:stop], strict=False))
+                new, n_read = "", first
+                while n_read < stop and text.stopped is None:
+                    new += text.push(request.tokens[n_read])
+                    n_read += 1
+                self._n_read[index] = n_read
+                thoughts = list(zip(request.tokens[first:n_read], request.logprobs[first:n_read], strict=False))
                 if text.stopped is not None:
                     request.cancel()
                     yield Piece(index=index, text=new, logprobs=thoughts, finish="stop")

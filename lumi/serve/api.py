@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from lumi.errors import LumiError
 from lumi.generate import Request as Prompt
@@ -45,6 +46,17 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The answer, or its events."}
 }
+
+_CODES = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed"}
+"""What the framework itself refuses."""
+_FIELDS = {
+    name
+    for model in (
+        ChatRequest, CompletionRequest, protocol.Preference, protocol.ChatMessage, protocol.TextPart,
+        protocol.StreamOptions, protocol.ResponseFormat,
+    )
+    for name in model.model_fields
+}  # fmt: skip
 
 T = TypeVar("T")
 
@@ -87,6 +99,13 @@ class Service:
         """
         if self.draining:
             raise ApiError(503, "the server is about to stop", code="draining", retry_after_seconds=10)
+        if len(requests) > model.scheduler.capacity:
+            raise ApiError(
+                400,
+                f"{len(requests)} answers at once: this server holds {model.scheduler.capacity} (prompts times n)",
+                param="n",
+                code="too_many_answers",
+            )
         if not model.scheduler.alive:
             raise ApiError(503, "the model has stopped; the server's log says why", code="unavailable")
         try:
@@ -124,7 +143,15 @@ class Service:
 
 def create_app(service: Service) -> FastAPI:
     """The application, without its guard (`lumi.serve.guard`)."""
-    app = FastAPI(title="Lumi", version="1", docs_url=None, redoc_url=None, lifespan=_lifespan, responses=_ERRORS)
+    app = FastAPI(
+        title="Lumi",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan,
+        responses=_ERRORS,
+        dependencies=[Depends(_only_json)],
+    )
     app.state.service = service
     _add_generation(app, service)
     _add_information(app, service)
@@ -145,7 +172,7 @@ def _add_generation(app: FastAPI, service: Service) -> None:
         answers = service.submit(model, requests, body, chat=True)
         reply = Chat(body, answers)
         if body.stream:
-            return _stream(reply.events(), answers, service)
+            return _Stream(reply.events(), answers, service)
         return await _whole(reply.whole, answers, request, service)
 
     @app.post("/v1/completions", response_model=protocol.CompletionResponse, responses=_STREAM)
@@ -156,7 +183,7 @@ def _add_generation(app: FastAPI, service: Service) -> None:
         answers = service.submit(model, requests, body, chat=False)
         reply = Completions(body, answers)
         if body.stream:
-            return _stream(reply.events(), answers, service)
+            return _Stream(reply.events(), answers, service)
         return await _whole(reply.whole, answers, request, service)
 
 
@@ -223,19 +250,27 @@ async def _prepared(make: Callable[[], list[Prompt]]) -> list[Prompt]:
     return await asyncio.to_thread(make)
 
 
-def _stream(events: AsyncIterator[str], answers: Answers, service: Service) -> StreamingResponse:
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    counted = _counted(told(events, answers), answers, service)
-    return StreamingResponse(counted, media_type="text/event-stream", headers=headers)
+async def _only_json(request: Request) -> None:
+    """A page of another site can send other kinds without asking; none is parsed as JSON, and none goes further."""
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if request.method == "POST" and kind != "application/json":
+        raise ApiError(415, "the body must be JSON, with Content-Type: application/json", code="not_json")
 
 
-async def _counted(events: AsyncIterator[str], answers: Answers, service: Service) -> AsyncIterator[str]:
-    try:
-        async for event in events:
-            yield event
-    finally:
-        answers.release()
-        _count(answers, service)
+class _Stream(StreamingResponse):
+    """Events; at the end, however it comes, and if none was sent, the answers are released."""
+
+    def __init__(self, events: AsyncIterator[str], answers: Answers, service: Service) -> None:
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(told(events), media_type="text/event-stream", headers=headers)
+        self._answers, self._service = answers, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._answers.release()
+            _count(self._answers, self._service)
 
 
 async def _whole(make: Callable[[], Awaitable[T]], answers: Answers, request: Request, service: Service) -> T:
@@ -283,12 +318,12 @@ async def _on_api_error(_: Request, error: Exception) -> JSONResponse:
 
 async def _on_invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError), "registered for it"
-    return from_validation(error.errors()).response()
+    return from_validation(error.errors(), _FIELDS).response()
 
 
 async def _on_http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException), "registered for it"
-    response = ApiError(error.status_code, str(error.detail)).response()
+    response = ApiError(error.status_code, str(error.detail), code=_CODES.get(error.status_code)).response()
     response.headers.update(error.headers or {})
     return response
 

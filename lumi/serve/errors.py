@@ -1,6 +1,6 @@
 """Errors as OpenAI's clients expect them: a status, and a body that names the field."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from fastapi.responses import JSONResponse
@@ -54,25 +54,31 @@ class ApiError(HTTPException):
         return JSONResponse(self.body, status_code=self.status, headers=headers)
 
 
-def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
-    """The first field that breaks a rule, and how many more do. What was sent is not repeated: it may be anything."""
+def from_validation(errors: Sequence[Mapping[str, Any]], fields: Collection[str]) -> ApiError:
+    """The first field that breaks a rule, and how many more do. What was sent is not repeated: it may be anything.
+
+    Args:
+        fields: names that a place can consist of; other names in it are those of alternatives, or the sender's own.
+    """
     first = errors[0]
     if first["type"] == "json_invalid":
         return ApiError(400, "the body is not JSON", code="invalid_json")
-    place = [part for part in first["loc"] if part not in ("body", "query", "path")]
-    # Names of alternatives stand among the names of fields: the field ends where they begin.
-    param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".") or None
-    message = str(first["msg"]).removeprefix("Value error, ")
-    others = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    unknown = first["type"] == "extra_forbidden"
-    return ApiError(
-        400,
-        f"{param or 'the body'}: {'is not a field of this request' if unknown else message}{others}",
-        param=_field(param),
-        code="unknown_field" if unknown else "invalid_value",
-    )
+    # Where a field has alternatives, each complains; the one that got furthest is the one that was meant.
+    same = [error for error in errors if error["loc"][:2] == first["loc"][:2]]
+    furthest = max(same, key=lambda error: len(_place(error, fields)))
+    param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in _place(furthest, fields))
+    param = param.lstrip(".") or None
+    unknown = furthest["type"] == "extra_forbidden"
+    message = "is not a field of this request" if unknown else str(furthest["msg"]).removeprefix("Value error, ")
+    n_others = len({error["loc"][:2] for error in errors}) - 1
+    others = f" (and {n_others} more)" if n_others else ""
+    code = "unknown_field" if unknown else "invalid_value"
+    return ApiError(400, f"{param or 'the body'}: {message}{others}", param=param, code=code)
 
 
-def _field(param: str | None) -> str | None:
-    """A path without what can only be the sender's own text."""
-    return None if param is None else param[:200].encode("utf-8", "replace").decode()
+def _place(error: Mapping[str, Any], fields: Collection[str]) -> list[str | int]:
+    """Where it is, in words of the protocol; an unknown field by its own name, cut and made printable."""
+    path = list(error["loc"][1:])
+    last = path.pop() if path and error["type"] == "extra_forbidden" else None
+    place = [part for part in path if isinstance(part, int) or part in fields]
+    return place if last is None else [*place, str(last)[:200].encode("utf-8", "replace").decode()]

@@ -1,12 +1,13 @@
 """Answers in OpenAI's forms, whole and as streams of events."""
 
 import json
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from lumi.errors import LumiError, ResourceError
+from lumi.errors import LumiError
 from lumi.generate.request import TokenLogprobs
 from lumi.serve.answers import Answers, Piece
 from lumi.serve.errors import ApiError
@@ -27,7 +28,10 @@ from lumi.serve.protocol import (
     TopLogprob,
     Usage,
 )
+from lumi.serve.scheduler import Stopping
 from lumi.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
 
 _Thoughts = Sequence[tuple[int, TokenLogprobs]]
 
@@ -156,7 +160,7 @@ class Completions:
         if not self._logprobs:
             return None
         tokenizer = self._answers.model.tokenizer
-        texts = [_text(tokenizer, token) for token, _ in thoughts]
+        texts = [_key(tokenizer, token) for token, _ in thoughts]
         offsets = []
         for text in texts:
             offsets.append(self._offsets[index])
@@ -164,27 +168,35 @@ class Completions:
         return CompletionLogprobs(
             tokens=texts,
             token_logprobs=[found.chosen for _, found in thoughts],
-            top_logprobs=[{_text(tokenizer, token): value for token, value in found.top} for _, found in thoughts],
+            top_logprobs=[
+                {_key(tokenizer, other): value for other, value in (*found.top, (token, found.chosen))}
+                for token, found in thoughts
+            ],
             text_offset=offsets,
         )
 
 
-async def told(events: AsyncIterator[str], answers: Answers) -> AsyncIterator[str]:
-    """The events; what goes wrong on the way is an event too. At the end, however it comes, the answers are released."""
+async def told(events: AsyncIterator[str]) -> AsyncIterator[str]:
+    """The events; what goes wrong on the way is an event too, because the status has been sent."""
     try:
         async for event in events:
             yield event
     except LumiError as error:
         yield f"data: {json.dumps(failure(error).body)}\n\n"
-    finally:
-        answers.release()
+    except Exception as error:
+        log.exception("a stream failed")
+        yield f"data: {json.dumps(failure(error).body)}\n\n"
 
 
-def failure(error: LumiError) -> ApiError:
+def failure(error: Exception) -> ApiError:
     """An answer that could not be made: the client learns that, and nothing of the inside."""
-    if isinstance(error, ResourceError):
-        return ApiError(503, error.found, code="unavailable", retry_after_seconds=5)
-    return ApiError(500, "this answer could not be made; the server's log says more", code="generation_failed")
+    if isinstance(error, Stopping):
+        return ApiError(503, error.found, code="draining", retry_after_seconds=5)
+    number = uuid.uuid4().hex[:12]
+    log.error("answer %s failed: %s", number, error)
+    return ApiError(
+        500, f"this answer could not be made; the server's log knows it as {number}", code="generation_failed"
+    )
 
 
 async def _collect(answers: Answers) -> list[list[Piece]]:
@@ -201,3 +213,9 @@ def _named(tokenizer: Tokenizer, token: int, logprob: float) -> dict[str, Any]:
 def _text(tokenizer: Tokenizer, token: int) -> str:
     """A control token by name, part of a character as U+FFFD."""
     return tokenizer.decode([token], skip_control=False)
+
+
+def _key(tokenizer: Tokenizer, token: int) -> str:
+    """The same for a form in which tokens are keys: part of a character by its bytes, as OpenAI writes it."""
+    text = _text(tokenizer, token)
+    return text if "\ufffd" not in text else "bytes:" + "".join(f"\\x{b:02x}" for b in tokenizer.decode_bytes([token]))

@@ -25,8 +25,13 @@ class Steps(Protocol):
         """Go on a little; returns the requests that have news."""
         ...
 
-    def abandon(self) -> list[Request]:
-        """Cancel everything; returns what had not ended."""
+    def abandon(self, error: LumiError) -> list[Request]:
+        """Fail everything that has not ended; returns all that were there."""
+        ...
+
+    @property
+    def n_rows(self) -> int:
+        """Places."""
         ...
 
     @property
@@ -47,6 +52,10 @@ class Steps(Protocol):
 
 class QueueFull(Exception):
     """More requests wait than are let in."""
+
+
+class Stopping(LumiError):
+    """The server stops before the answer has ended."""
 
 
 class Ticket:
@@ -129,7 +138,9 @@ class Scheduler:
         Raises:
             QueueFull: they would wait behind too many.
         """
-        if self.n_waiting + len(requests) > self._max_waiting + max(0, 1 - self.n_running):
+        # Counted here, where they are added: what the engine counts in its thread is a moment old.
+        n_going = sum(ticket.request.reason is None for ticket in self._tickets.values())
+        if n_going + len(requests) > self.capacity:
             raise QueueFull
         tickets = [Ticket(request, *self._observe) for request in requests]
         for ticket in tickets:
@@ -142,6 +153,11 @@ class Scheduler:
         for ticket in tickets:
             ticket.request.cancel()
             self._tickets.pop(id(ticket.request), None)
+
+    @property
+    def capacity(self) -> int:
+        """Requests that can be in the model or wait at a time."""
+        return self._engine.n_rows + self._max_waiting
 
     @property
     def n_running(self) -> int:
@@ -175,15 +191,13 @@ class Scheduler:
             self._thread.join(timeout=5)
 
     def _run(self) -> None:
-        while not self._stopped:
-            self._take()
-            if self._stopped:
-                break
-            self._tell(self._step())
-        going = self._engine.abandon()
-        for request in going:
-            request.fail(ResourceError("the server stops", "answers in progress end", "ask again later"))
-        self._tell(going)
+        try:
+            while not self._stopped:
+                self._take()
+                if not self._stopped:
+                    self._tell(self._step())
+        finally:  # whatever it was: nobody may wait for what does not go on
+            self._call(self._fail_all)
 
     def _take(self) -> None:
         """Hand on what came in; wait if there is nothing else to do."""
@@ -203,14 +217,21 @@ class Scheduler:
         except Exception as error:  # whatever it was, the next request deserves an answer
             log.exception("a step of the engine failed; what was running is given up")
             cause = error if isinstance(error, LumiError) else ResourceError("the model could not go on", "see the log")
-            going = self._engine.abandon()
-            for request in going:
-                request.fail(cause)
-            return going
+            return self._engine.abandon(cause)
 
     def _tell(self, requests: Sequence[Request]) -> None:
-        if requests and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake, list(requests))
+        if requests:
+            self._call(lambda going=list(requests): self._wake(going))
+
+    def _call(self, function: Callable[[], None]) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function)
+
+    def _fail_all(self) -> None:
+        for ticket in self._tickets.values():
+            if ticket.request.reason is None:
+                ticket.request.fail(Stopping("the server stops", "answers in progress end", "ask again later"))
+            ticket.wake()
 
     def _wake(self, requests: Sequence[Request]) -> None:
         for request in requests:

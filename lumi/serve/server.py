@@ -1,6 +1,7 @@
 """Runs the application: where it listens, who may come, how it stops."""
 
 import asyncio
+import functools
 import logging
 import socket
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ def guarded(models: Sequence[ServedModel], settings: ServerSettings, metrics: Me
         hosts=settings.names,
         open_paths=OPEN_PATHS,
         metrics=metrics,
+        body_seconds=settings.body_seconds,
     )
     return guard, service
 
@@ -43,13 +45,20 @@ def serve(models: Sequence[ServedModel], settings: ServerSettings, metrics: Metr
     Raises:
         ResourceError: the port is taken.
     """
-    app, service = guarded(models, settings, metrics)
-    listener = _listen(settings)
+    listener = listen(settings)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    config = uvicorn.Config(
+    log.info("serving %s at http://%s:%d (Ctrl-C stops)", ", ".join(model.name for model in models), shown, port)
+    Server(models, settings, metrics).run(sockets=[listener])
+
+
+def _config(app: Guard, settings: ServerSettings) -> uvicorn.Config:
+    connection = functools.partial(
+        Connection, header_seconds=settings.header_seconds, write_seconds=settings.write_seconds
+    )
+    return uvicorn.Config(
         app,
-        http=Connection,
+        http=connection,  # pyright: ignore[reportArgumentType]  # whatever makes a protocol
         ws="none",
         loop="asyncio",
         lifespan="on",
@@ -60,12 +69,14 @@ def serve(models: Sequence[ServedModel], settings: ServerSettings, metrics: Metr
         timeout_graceful_shutdown=int(settings.drain_seconds) + 2,
         backlog=2048,
     )
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # a client's nonsense is not the operator's concern
-    log.info("serving %s at http://%s:%d (Ctrl-C stops)", ", ".join(service.models), shown, port)
-    _Server(config, service, settings.drain_seconds).run(sockets=[listener])
 
 
-def _listen(settings: ServerSettings) -> socket.socket:
+def listen(settings: ServerSettings) -> socket.socket:
+    """The socket.
+
+    Raises:
+        ResourceError: the port is taken.
+    """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -82,12 +93,16 @@ def _listen(settings: ServerSettings) -> socket.socket:
     return listener
 
 
-class _Server(uvicorn.Server):
-    """Gives running answers time, then ends them with an error that their clients can read."""
+class Server(uvicorn.Server):
+    """Answers until it is stopped; then gives running answers time, and ends them with an error that clients can read."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, drain_seconds: float) -> None:
-        super().__init__(config)
-        self._service, self._drain_seconds = service, drain_seconds
+    def __init__(self, models: Sequence[ServedModel], settings: ServerSettings, metrics: Metrics) -> None:
+        app, self._service = guarded(models, settings, metrics)
+        super().__init__(_config(app, settings))
+        self._drain_seconds = settings.drain_seconds
+        logging.getLogger("uvicorn.error").setLevel(
+            logging.CRITICAL
+        )  # a client's nonsense is not the operator's concern
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take nothing new, wait, end."""

@@ -20,6 +20,8 @@ class ServerSettings:
         hosts: further names under which the server may be called, such as that of a proxy.
         preferences: file that pairs of the page are appended to; null keeps none.
         drain_seconds: running answers may take so long to end when the server is stopped.
+        header_seconds, body_seconds: a client may take so long to send a request.
+        write_seconds: a client that reads nothing for so long is left.
     """
 
     host: str = "127.0.0.1"
@@ -28,6 +30,9 @@ class ServerSettings:
     hosts: Sequence[str] = ()
     preferences: str | None = None
     drain_seconds: float = 10.0
+    header_seconds: float = 10.0
+    body_seconds: float = 30.0
+    write_seconds: float = 30.0
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a server that would be open to others without a key, and for values out of range."""
@@ -47,6 +52,9 @@ class ServerSettings:
             )
         if self.drain_seconds < 0:
             raise ConfigError(f"server.drain_seconds={self.drain_seconds}", "must be at least 0")
+        for name in ("header_seconds", "body_seconds", "write_seconds"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"server.{name}={getattr(self, name)}", "must be above 0")
 
     @property
     def local(self) -> bool:

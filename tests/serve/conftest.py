@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from .fake_server import FakeServer, model
+from .live import Live, make_decoder, make_tokenizer, running
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
@@ -66,3 +67,25 @@ def page_open(page_browser: Any, page_server: FakeServer) -> Iterator[Callable[.
         context.close()
     # a refused request is in the console whatever the page does with it
     assert [one for one in problems if "Failed to load resource" not in one] == []
+
+
+@pytest.fixture(scope="session")
+def live_parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    """A tokenizer and a random decoder, for servers over real HTTP."""
+    return make_tokenizer(tmp_path_factory.mktemp("live") / "tokenizer"), make_decoder()
+
+
+@pytest.fixture(scope="session")
+def live_server(live_parts: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with running(*live_parts, preferences=tmp_path_factory.mktemp("pairs") / "pairs.jsonl") as live:
+        yield live
+
+
+@pytest.fixture
+def live(live_server: Live) -> Iterator[Live]:
+    """The server of the session, with nothing to do, before and after."""
+    live_server.wait_until_idle()
+    live_server.faulty.reset()
+    yield live_server
+    live_server.faulty.step_seconds = 0.0
+    live_server.wait_until_idle()
