@@ -1,4 +1,4 @@
-"""A trained model from its run or checkpoint, verified from the first byte."""
+"""A trained model from its run, its checkpoint or an export of it, verified from the first byte."""
 
 import dataclasses
 import json
@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from lumi.arch import Decoder
-from lumi.arch.lora import ADAPTER, attach_adapter, merge_adapter
-from lumi.arch.weights import load_decoder, save_weights
+from lumi.arch.lora import ADAPTER, ADAPTER_CONFIG, attach_adapter, merge_adapter
+from lumi.arch.weights import CONFIG, load_decoder, save_weights
 from lumi.callbacks import best_checkpoint, newest_checkpoint
-from lumi.errors import CheckpointError, TokenizerMismatch
+from lumi.errors import CheckpointError, ConfigError, TokenizerMismatch
+from lumi.export import load_adapter_folder, load_huggingface
 from lumi.manifest import atomic_folder, fingerprint, verify, write_manifest
 from lumi.tokenizer import Template, Tokenizer
 
@@ -39,17 +40,43 @@ class Trained:
         return Template.from_dict(self.facts["template"]) if "template" in self.facts else None
 
 
-def load_trained(path: Path, *, key: str = "model") -> Trained:
-    """Read a run's newest checkpoint, or a checkpoint.
+def load_trained(path: Path, *, key: str = "model", base: Path | None = None) -> Trained:
+    """Read a run's newest checkpoint, a checkpoint, an exported Hugging Face folder, or an adapter over its base.
 
     Args:
         key: the setting that named it, for messages.
+        base: the model that an adapter is put over; None takes the one that the adapter names.
 
     Raises:
-        CheckpointError: there is none, or its bytes are not what its manifest says.
+        CheckpointError: there is none, its bytes are not what its manifest says, or an adapter was trained over another base.
         TokenizerMismatch: it holds another tokenizer than it was trained with.
+        ConfigError: ``base`` is given for something that is no adapter.
     """
-    checkpoint = find_checkpoint(path, key=key)
+    found = find_checkpoint(path, key=key)
+    if _is_adapter(found):
+        decoder, tokenizer, facts = load_adapter_folder(found, base, _load_base)
+        return Trained(decoder=decoder, tokenizer=tokenizer, checkpoint=found, run=None, facts=facts)
+    if base is not None:
+        raise ConfigError(f"base={base}", f"goes with an adapter, which {key}={path} is not", "leave it out")
+    if _is_huggingface(found):
+        decoder, tokenizer, facts = load_huggingface(found)
+        return Trained(decoder=decoder, tokenizer=tokenizer, checkpoint=found, run=None, facts=facts)
+    decoder, tokenizer, facts = _load_checkpoint(found)
+    if (found / ADAPTER).exists():
+        attach_adapter(decoder, found)
+        merge_adapter(decoder)
+    run = found.parent.parent if found.parent.name == "checkpoints" else None
+    return Trained(
+        decoder=decoder.eval(),
+        tokenizer=tokenizer,
+        checkpoint=found,
+        run=run if run is not None and (run / "run.json").exists() else None,
+        facts=facts,
+    )
+
+
+def _load_checkpoint(checkpoint: Path) -> tuple[Decoder, Tokenizer, dict[str, Any]]:
+    """The weights under any adapter, the tokenizer and the facts of a checkpoint."""
     manifest = verify(checkpoint, kind="checkpoint")
     tokenizer = Tokenizer.from_bytes((checkpoint / "tokenizer.model").read_bytes())
     if tokenizer.sha256 != manifest.parents.get("tokenizer"):
@@ -58,18 +85,22 @@ def load_trained(path: Path, *, key: str = "model") -> Trained:
             f"it was trained with {manifest.parents.get('tokenizer', 'none')[:12]}…",
             "take the checkpoint from where it was made",
         )
-    run = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else None
-    decoder = load_decoder(checkpoint)
-    if (checkpoint / ADAPTER).exists():
-        attach_adapter(decoder, checkpoint)
-        merge_adapter(decoder)
-    return Trained(
-        decoder=decoder.eval(),
-        tokenizer=tokenizer,
-        checkpoint=checkpoint,
-        run=run if run is not None and (run / "run.json").exists() else None,
-        facts=json.loads((checkpoint / "run.json").read_bytes()),
-    )
+    return load_decoder(checkpoint), tokenizer, json.loads((checkpoint / "run.json").read_bytes())
+
+
+def _load_base(path: Path) -> tuple[Decoder, Tokenizer, dict[str, Any]]:
+    """What an adapter is put over: an export, or the weights of a checkpoint without any adapter of its own."""
+    found = find_checkpoint(path, key="base")
+    return load_huggingface(found) if _is_huggingface(found) else _load_checkpoint(found)
+
+
+def _is_huggingface(path: Path) -> bool:
+    return (path / "config.json").is_file() and not (path / CONFIG).exists()
+
+
+def _is_adapter(path: Path) -> bool:
+    """An adapter alone; a checkpoint has one beside its weights."""
+    return (path / ADAPTER_CONFIG).is_file() and not (path / CONFIG).exists()
 
 
 def save_trained(trained: Trained, folder: Path) -> None:
@@ -99,13 +130,17 @@ def lineage(facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def find_checkpoint(path: Path, *, key: str = "model") -> Path:
-    """The checkpoint that a path means: itself, a run's newest, or its best as ``RUN/best``.
+    """The folder that a path means: itself (a checkpoint, an export), a run's newest checkpoint, or its best as ``RUN/best``.
 
     Raises:
         CheckpointError: there is none.
     """
-    if (path / "decoder.json").exists():
+    if (path / CONFIG).exists() or _is_huggingface(path) or _is_adapter(path):
         return path
+    if any(path.glob("*.gguf")):
+        raise CheckpointError(
+            f"{key}={path}", "is a GGUF file, which Lumi writes but does not read", "give its checkpoint"
+        )
     if path.name == "best" and (best := best_checkpoint(path.parent / "checkpoints")):
         return best
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path

@@ -1,0 +1,227 @@
+"""Reading an exported Hugging Face folder back: the weights, the tokenizer and the facts, each checked before it is used.
+
+Nothing in such a folder is run: no pickle, no code that its config names. Sizes are taken from the headers of the files and
+compared with the configuration before anything is allocated.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor
+
+from lumi.arch import Decoder, DecoderConfig
+from lumi.arch.weights import WEIGHTS
+from lumi.errors import CheckpointError, DataError, LumiError
+from lumi.export.source import FACTS, KIND, MODEL_FILE, SCHEMA_VERSION
+from lumi.manifest import MANIFEST, verify
+from lumi.tokenizer import Tokenizer
+
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_LONGEST = 2**20
+_OWN = ("dropout", "init_std", "init_qk_std", "attention", "checkpoint_activations")
+"""Keys of an architecture that Hugging Face's config has no word for; they come from lumi.json."""
+
+
+def load_huggingface(folder: Path) -> tuple[Decoder, Tokenizer, dict[str, Any]]:
+    """The model in ``folder`` on the CPU in float32, its tokenizer, and what its run said about itself.
+
+    Raises:
+        DataError: a file is missing, damaged or not what the manifest says.
+        CheckpointError: it is not a Llama as Lumi exports it, or its weights do not fit its configuration.
+        TokenizerMismatch: its tokenizer is not the one it was trained with.
+    """
+    if (folder / MANIFEST).exists():
+        verify(folder, kind=KIND)
+    facts = read_facts(folder)
+    tokenizer = _tokenizer(folder, facts)
+    config = _config(folder, facts, tokenizer)
+    state = _load_state(_weight_files(folder), config)
+    decoder = Decoder(config)
+    decoder.load_state_dict(state)
+    return decoder.eval(), tokenizer, facts["facts"]
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What lumi.json says.
+
+    Raises:
+        CheckpointError: there is none, so Lumi did not export this folder, or it is of another form.
+    """
+    found = _read_json(
+        folder / FACTS,
+        "is not there: this is not a folder that Lumi exported, so its tokenizer is not one of Lumi's",
+        "give a run, a checkpoint or an export of Lumi",
+    )
+    missing = [key for key in ("tokenizer_sha256", "decoder", "facts") if key not in found]
+    if missing or found.get("schema_version") != SCHEMA_VERSION:
+        raise CheckpointError(
+            f"{folder / FACTS}",
+            f"lacks {missing[0]}"
+            if missing
+            else f"has schema {found.get('schema_version')}, this Lumi reads {SCHEMA_VERSION}",
+            "export the model again",
+        )
+    return found
+
+
+def _tokenizer(folder: Path, facts: dict[str, Any]) -> Tokenizer:
+    path = folder / MODEL_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{folder}", f"has no {MODEL_FILE}", "copy the whole export, or export the model again")
+    return Tokenizer.from_bytes(path.read_bytes(), expect_sha256=facts["tokenizer_sha256"])
+
+
+def _config(folder: Path, facts: dict[str, Any], tokenizer: Tokenizer) -> DecoderConfig:
+    found = _read_json(folder / CONFIG, "is not there", "export the model again")
+    if "auto_map" in found:
+        raise CheckpointError(
+            f"{folder / CONFIG}", "names code to run (auto_map); Lumi runs none from a model's folder"
+        )
+    own = [*_OWN, *_unused_rope(facts["decoder"].get("rope_scaling"))]
+    kept = {key: facts["decoder"][key] for key in own if key in facts["decoder"]}
+    try:
+        config = decoder_config(found, kept)
+    except (KeyError, TypeError, ValueError, LumiError) as error:
+        raise CheckpointError(
+            f"{folder / CONFIG}", f"is not a Llama that Lumi can run ({error})", "export the model again"
+        ) from None
+    if dataclasses.asdict(config) != facts["decoder"]:
+        mine = dataclasses.asdict(config)
+        changed = next(key for key in mine if mine[key] != facts["decoder"].get(key))
+        raise CheckpointError(
+            f"{folder / CONFIG}: {changed} is {mine[changed]}",
+            f"{FACTS} says {facts['decoder'].get(changed)}",
+            "export the model again",
+        )
+    if config.vocab_size != tokenizer.vocab_size:
+        raise CheckpointError(
+            f"{folder / CONFIG}: {config.vocab_size} tokens", f"the tokenizer has {tokenizer.vocab_size}"
+        )
+    return config
+
+
+def _unused_rope(scaling: str | None) -> tuple[str, ...]:
+    """Keys that this way of stretching the rotation does not read, so that the config does not hold them."""
+    return {"llama3": (), "linear": ("rope_original_len",)}.get(scaling or "", ("rope_factor", "rope_original_len"))
+
+
+def decoder_config(found: dict[str, Any], kept: dict[str, Any]) -> DecoderConfig:
+    """The architecture that a Hugging Face config describes.
+
+    Args:
+        kept: the keys that it has no word for.
+
+    Raises:
+        KeyError, TypeError, ValueError, LumiError: it is not a Llama without biases, or breaks a rule of `DecoderConfig`.
+    """
+    rules = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
+    for key, value in {**rules, "quantization_config": None}.items():
+        if found.get(key, value) != value:
+            raise ValueError(f"{key}={found[key]}, must be {value}")
+    rope = {
+        "rope_theta": found.get("rope_theta"),
+        **(found.get("rope_scaling") or {}),
+        **(found.get("rope_parameters") or {}),
+    }
+    kind = rope.get("rope_type", "default")
+    if kind == "llama3" and (rope["low_freq_factor"], rope["high_freq_factor"]) != (1.0, 4.0):
+        raise ValueError("rope_parameters with other factors than Llama 3.1's")
+    if found.get("head_dim") not in (None, found["hidden_size"] // found["num_attention_heads"]):
+        raise ValueError(f"head_dim={found['head_dim']} is not hidden_size / num_attention_heads")
+    if not found["max_position_embeddings"] <= _LONGEST:  # a table of this length is made, whatever the weights are
+        raise ValueError(f"max_position_embeddings={found['max_position_embeddings']}, must be at most {_LONGEST:,}")
+    fields = {
+        "vocab_size": found["vocab_size"],
+        "n_layers": found["num_hidden_layers"],
+        "d_model": found["hidden_size"],
+        "n_heads": found["num_attention_heads"],
+        "n_kv_heads": found["num_key_value_heads"],
+        "d_ff": found["intermediate_size"],
+        "max_seq_len": found["max_position_embeddings"],
+        "tied": found["tie_word_embeddings"],
+        "rope_theta": float(rope["rope_theta"]),
+        "rope_scaling": None if kind == "default" else kind,
+        "rope_factor": float(rope.get("factor", 1.0)),
+        "rope_original_len": rope.get("original_max_position_embeddings"),
+        "norm_eps": found["rms_norm_eps"],
+    }
+    return DecoderConfig(**{**fields, **kept})
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The safetensors of the model: one file, or the shards that the index names."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        shards = _read_json(folder / INDEX, "is not there", "").get("weight_map")
+        if not isinstance(shards, dict) or not shards:
+            raise CheckpointError(f"{folder / INDEX}", "has no weight_map")
+        names = sorted({str(name) for name in shards.values()})
+        outside = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
+        if outside:
+            raise CheckpointError(f"{folder / INDEX} names {outside[0]!r}", "shards are safetensors in the same folder")
+        return [folder / name for name in names]
+    pickles = [path.name for pattern in _PICKLES for path in sorted(folder.glob(pattern))]
+    if pickles:
+        raise CheckpointError(
+            f"{folder / pickles[0]}",
+            "is a pickle, which can run code when it is opened; it was not read",
+            "save the model as safetensors: model.save_pretrained(folder)",
+        )
+    raise CheckpointError(f"{folder}", f"has neither {WEIGHTS} nor {INDEX}", "copy the whole export")
+
+
+def _load_state(files: list[Path], config: DecoderConfig) -> dict[str, Tensor]:
+    """The complete state, of the shapes that ``config`` describes; shapes are compared before any tensor is read."""
+    needed = config.n_params() * 2  # two bytes are the least that a weight takes
+    size = sum(path.stat().st_size for path in files if path.is_file())
+    if size < needed:
+        raise CheckpointError(
+            f"{files[0]}", f"is too small for the {config.n_params():,} parameters of its configuration"
+        )
+    with torch.device("meta"):
+        expected = {name: tuple(value.shape) for name, value in Decoder(config).state_dict().items()}
+    if config.tied:
+        del expected["lm_head.weight"]
+    state: dict[str, Tensor] = {}
+    for path in files:
+        try:
+            with safetensors.safe_open(path, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118  # not a mapping
+                    if name == "lm_head.weight" and config.tied:
+                        continue
+                    shape = tuple(tensors.get_slice(name).get_shape())
+                    if expected.get(name) != shape:
+                        what = (
+                            f"is {shape}, not {expected[name]}"
+                            if name in expected
+                            else "is not part of this architecture"
+                        )
+                        raise CheckpointError(f"{path}", f"the tensor {name} {what}")
+                    state[name] = tensors.get_tensor(name)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise CheckpointError(f"{path}", f"cannot be read ({error})") from None
+    for name in sorted(expected.keys() - state.keys()):
+        raise CheckpointError(f"{files[0]}", f"the tensor {name} is missing")
+    if config.tied:
+        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    return state
+
+
+def _read_json(path: Path, missing: str, fix: str) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}", missing, fix) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}", f"cannot be read ({error})") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{path}", "is not a JSON object")
+    return found
