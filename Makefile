@@ -9,7 +9,7 @@ PEERS := .venv-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-control test check ci gpu-test bench bench-gpu bench-corpus clean
+.PHONY: help install demo demo-control test check ci gpu-test bench bench-gpu bench-corpus bench-serve clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,6 +75,13 @@ bench: install $(PEERS)/.ready  ## training beside transformers, litgpt, a plain
 
 bench-gpu: install $(PEERS)/.ready  ## the same on a CUDA device
 	@$(BIN)/python -m benchmarks.training --device cuda --arch tiny,small,base --warmup 10 $(ARGS)
+
+bench-serve: install $(VENV)/.lumi-llamacpp  ## answering beside transformers, llama.cpp and the limit: ARGS='--part http'
+	@$(BIN)/python -m benchmarks.serving $(ARGS)
+
+$(VENV)/.lumi-llamacpp: $(VENV)/.lumi
+	@$(PIP) install -q -c constraints.txt -e '.[llamacpp]' || echo "not installed, so left out of the comparison: llama.cpp"
+	@touch $@
 
 ci: check test  ## what .ci/run runs
 

@@ -216,7 +216,7 @@ def race(
         say: is told what happens.
     """
     results = {one.name: Result(one.name) for one in contestants}
-    with tempfile.TemporaryDirectory(prefix="bench-log-") as logs, _workers() as workers:
+    with tempfile.TemporaryDirectory(prefix="bench-log-") as logs, worker_pool() as workers:
         for number, contestant in enumerate(contestants):
             log = (Path(logs) / f"{number}.log").open("wb")
             workers[contestant.name] = worker = Worker(contestant, environment(threads), log)
@@ -241,7 +241,7 @@ def race(
 
 
 @contextlib.contextmanager
-def _workers() -> Iterator[dict[str, Worker]]:
+def worker_pool() -> Iterator[dict[str, Worker]]:
     """By name; whatever happens, none is left behind."""
     workers: dict[str, Worker] = {}
     try:

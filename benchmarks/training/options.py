@@ -50,7 +50,7 @@ class Options:
 
     def vocab_size(self, arch: str) -> int:
         """Pieces of the tokenizer."""
-        return _VOCABULARY.get(arch, _LARGE_VOCABULARY)
+        return vocab_size_of(arch)
 
     def batch_size(self, arch: str) -> int:
         """Windows of a step."""
@@ -69,6 +69,11 @@ class Options:
         """For the JSON: everything but folders."""
         fields = dataclasses.asdict(self)
         return {name: value for name, value in fields.items() if name not in ("data", "peers")}
+
+
+def vocab_size_of(arch: str) -> int:
+    """Pieces of the tokenizer that suits an architecture."""
+    return _VOCABULARY.get(arch, _LARGE_VOCABULARY)
 
 
 def composed(overrides: Sequence[str] = ()) -> DictConfig:

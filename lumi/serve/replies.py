@@ -7,7 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from lumi.errors import LumiError
+from lumi.errors import ConfigError, LumiError
 from lumi.generate.request import TokenLogprobs
 from lumi.serve.answers import Answers, Piece
 from lumi.serve.errors import ApiError
@@ -192,6 +192,8 @@ def failure(error: Exception) -> ApiError:
     """An answer that could not be made: the client learns that, and nothing of the inside."""
     if isinstance(error, Stopping):
         return ApiError(503, error.found, code="draining", retry_after_seconds=5)
+    if isinstance(error, ConfigError):  # what runs the model does not have that setting
+        return ApiError(400, str(error), code="unsupported")
     number = uuid.uuid4().hex[:12]
     log.error("answer %s failed: %s", number, error)
     return ApiError(
