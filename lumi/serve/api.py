@@ -21,10 +21,11 @@ from lumi.serve import protocol
 from lumi.serve.answers import Answers
 from lumi.serve.errors import ApiError, from_validation
 from lumi.serve.metrics import Metrics
-from lumi.serve.models import ServedModel
+from lumi.serve.models import ServedModel, turns_of
 from lumi.serve.protocol import ChatRequest, CompletionRequest, ErrorResponse, Generation, Health, ModelCard, ModelList
 from lumi.serve.replies import Chat, Completions, failure, told
 from lumi.serve.scheduler import QueueFull
+from lumi.tokenizer.template import check_roles
 
 log = logging.getLogger(__name__)
 
@@ -123,12 +124,17 @@ class Service:
         """
         if self.preferences is None:
             raise ApiError(404, "pairs are not kept: start the server with preferences=PATH", code="no_preferences")
-        if pair.messages[-1].role != "user":
+        turns = turns_of(pair.messages)
+        try:
+            check_roles(turns)
+        except LumiError as error:
+            raise ApiError(400, str(error), param="messages") from None
+        if turns[-1].role != "user":
             raise ApiError(400, "must end with a user's turn", param="messages")
         if pair.chosen == pair.rejected:
             raise ApiError(400, "both answers are the same", param="rejected")
         row = {
-            "prompt": [{"role": message.role, "content": message.text} for message in pair.messages],
+            "prompt": [{"role": turn.role, "content": turn.content} for turn in turns],
             "chosen": pair.chosen,
             "rejected": pair.rejected,
             **pair.model_dump(include={"models", "seed", "sampling"}, exclude_none=True),

@@ -63,13 +63,13 @@ def from_validation(errors: Sequence[Mapping[str, Any]], fields: Collection[str]
     first = errors[0]
     if first["type"] == "json_invalid":
         return ApiError(400, "the body is not JSON", code="invalid_json")
-    # Where a field has alternatives, each complains; the one that got furthest is the one that was meant.
+    # Where a field has alternatives, each complains; the one whose type is right, or that got furthest, was meant.
     same = [error for error in errors if error["loc"][:2] == first["loc"][:2]]
-    furthest = max(same, key=lambda error: len(_place(error, fields)))
+    furthest = max(same, key=lambda error: (not error["type"].endswith("_type"), len(_place(error, fields))))
     param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in _place(furthest, fields))
-    param = param.lstrip(".") or None
+    param = param.lstrip(".") or furthest.get("ctx", {}).get("param")
     unknown = furthest["type"] == "extra_forbidden"
-    message = "is not a field of this request" if unknown else str(furthest["msg"]).removeprefix("Value error, ")
+    message = "is not a field of this request" if unknown else str(furthest["msg"])
     n_others = len({error["loc"][:2] for error in errors}) - 1
     others = f" (and {n_others} more)" if n_others else ""
     code = "unknown_field" if unknown else "invalid_value"

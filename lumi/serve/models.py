@@ -97,12 +97,8 @@ class ServedModel:
         return self.config.max_seq_len * max(len(piece.text) for piece in self.tokenizer.pieces)
 
     def _render(self, template: Template, messages: Sequence[ChatMessage]) -> list[int]:
-        turns = [
-            Message(role="system" if message.role == "developer" else message.role, content=message.text)
-            for message in messages
-        ]
         try:
-            return template.prompt(self.tokenizer, turns)
+            return template.prompt(self.tokenizer, turns_of(messages))
         except LumiError as error:
             raise ApiError(400, str(error), param="messages") from None
 
@@ -166,6 +162,14 @@ class ServedModel:
             )
         except ConfigError as error:
             raise ApiError(400, str(error), param="min_tokens") from None
+
+
+def turns_of(messages: Sequence[ChatMessage]) -> list[Message]:
+    """A conversation in the roles that templates know."""
+    return [
+        Message(role="system" if message.role == "developer" else message.role, content=message.text)
+        for message in messages
+    ]
 
 
 def prompts_of(body: CompletionRequest) -> list[str] | list[list[int]]:

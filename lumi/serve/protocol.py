@@ -8,8 +8,9 @@ import time
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
-from lumi.generate.sampling import MAX_SEED
+from lumi.generate.sampling import MAX_SEED, MILDEST
 
 MAX_BODY_BYTES = 2_000_000
 MAX_MESSAGES = 256
@@ -37,6 +38,11 @@ def _real(value: Any) -> Any:
         except OverflowError:
             return float("inf")
     return value
+
+
+def _unfit(param: str, message: str) -> PydanticCustomError:
+    """A field that does not go with another one; its name is the error's."""
+    return PydanticCustomError("unfit", message, {"param": param})  # pyright: ignore[reportArgumentType]  # not a literal
 
 
 Whole = Annotated[int, BeforeValidator(_whole, json_schema_input_type=int)]
@@ -89,7 +95,7 @@ class Generation(BaseModel):
     top_p: Annotated[Real, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     top_k: Annotated[Whole, Field(ge=1, le=MAX_TOKENS)] | None = None
     min_p: Annotated[Real, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
-    repetition_penalty: Annotated[Real, Field(gt=0, le=100, allow_inf_nan=False)] | None = None
+    repetition_penalty: Annotated[Real, Field(ge=MILDEST, le=100, allow_inf_nan=False)] | None = None
     no_repeat_ngram: Annotated[Whole, Field(ge=1, le=MAX_TOKENS)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
     seed: Annotated[Whole, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
@@ -109,7 +115,7 @@ class Generation(BaseModel):
     @model_validator(mode="after")
     def _check_stream(self) -> Self:
         if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options needs stream=true")
+            raise _unfit("stream_options", "needs stream=true")
         return self
 
 
@@ -148,11 +154,11 @@ class ChatRequest(Generation):
     def _check_pairs(self) -> Self:
         both = self.max_tokens is not None and self.max_completion_tokens is not None
         if both and self.max_tokens != self.max_completion_tokens:
-            raise ValueError("max_tokens is the old name of max_completion_tokens: give one of them")
+            raise _unfit("max_tokens", "is the old name of max_completion_tokens: give one of them")
         if self.top_logprobs and not self.logprobs:
-            raise ValueError("top_logprobs needs logprobs=true")
+            raise _unfit("top_logprobs", "needs logprobs=true")
         if self.store:
-            raise ValueError("store: nothing is stored")
+            raise _unfit("store", "must be false: nothing is stored")
         return self
 
 
@@ -178,9 +184,9 @@ class CompletionRequest(Generation):
     @model_validator(mode="after")
     def _check_pairs(self) -> Self:
         if self.best_of is not None and self.best_of != (self.n or 1):
-            raise ValueError("best_of must equal n: all answers are returned")
+            raise _unfit("best_of", "must equal n: all answers are returned")
         if self.echo and self.logprobs is not None:
-            raise ValueError("echo cannot be combined with logprobs: a prompt has none here")
+            raise _unfit("echo", "cannot be combined with logprobs: a prompt has none here")
         return self
 
 
@@ -193,7 +199,9 @@ class Preference(BaseModel):
     rejected: Text
     models: dict[Literal["chosen", "rejected"], Name] | None = None
     seed: Annotated[Whole, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
-    sampling: dict[Name, Real | Whole | bool | Text | list[Stop] | None] | None = Field(None, max_length=32)
+    sampling: dict[Name, Annotated[Real, Field(allow_inf_nan=False)] | bool | Text | list[Stop] | None] | None = Field(
+        None, max_length=32
+    )
 
 
 class ErrorDetail(BaseModel):

@@ -108,6 +108,7 @@ class Live:
     faulty: Faulty
     decoder: Decoder
     tokenizer: Tokenizer
+    metrics: Metrics
 
     @property
     def address(self) -> str:
@@ -178,7 +179,7 @@ def running(tokenizer: Tokenizer, decoder: Decoder, preferences: Path | None = N
     port = listener.getsockname()[1]
     thread.start()
     wait_for(lambda: server.started, 20)
-    yield Live(server, port, {m.name: m for m in models}, faulty, decoder, tokenizer)
+    yield Live(server, port, {m.name: m for m in models}, faulty, decoder, tokenizer, metrics)
     server.should_exit = True
     thread.join(timeout=30)
     assert not thread.is_alive(), "the server did not stop"
