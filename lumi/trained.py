@@ -137,10 +137,8 @@ def find_checkpoint(path: Path, *, key: str = "model") -> Path:
     """
     if (path / CONFIG).exists() or _is_huggingface(path) or _is_adapter(path):
         return path
-    if any(path.glob("*.gguf")):
-        raise CheckpointError(
-            f"{key}={path}", "is a GGUF file, which Lumi writes but does not read", "give its checkpoint"
-        )
+    if path.suffix == ".gguf" or any(path.glob("*.gguf")):
+        raise CheckpointError(f"{key}={path}", "is a GGUF file, which Lumi writes but does not read", "give its run")
     if path.name == "best" and (best := best_checkpoint(path.parent / "checkpoints")):
         return best
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path

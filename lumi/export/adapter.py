@@ -19,7 +19,7 @@ import safetensors
 
 from lumi.arch import Decoder
 from lumi.arch.lora import ADAPTER, ADAPTER_CONFIG, attach_adapter, load_adapter, merge_adapter, save_adapter
-from lumi.arch.weights import load_decoder
+from lumi.arch.weights import CONFIG, load_decoder
 from lumi.errors import CheckpointError, ConfigError
 from lumi.export.huggingface import write_huggingface
 from lumi.export.reading import read_facts
@@ -42,10 +42,10 @@ def under_adapter(source: Source) -> Source:
     Raises:
         ConfigError: its checkpoint has none.
     """
-    if not (source.checkpoint / ADAPTER).exists():
+    if not all((source.checkpoint / name).exists() for name in (ADAPTER, CONFIG)):
         raise ConfigError(
-            f"format=adapter, and {source.checkpoint} has no adapter",
-            "all of its weights were trained, or the adapter was merged into them",
+            f"format=adapter, and {source.checkpoint} has no adapter over weights of its own",
+            "all of its weights were trained, the adapter was merged into them, or it is an export already",
             "format=hf exports all weights",
         )
     return replace(source, decoder=load_decoder(source.checkpoint).eval())

@@ -46,14 +46,20 @@ def write_gguf(source: Source, folder: Path, dtype: str) -> Vocabulary:
         dtype: of the matrices: f32, f16 or q8_0. Vectors are always f32.
 
     Raises:
-        ConfigError: an unknown type, or the package gguf is not installed.
+        ConfigError: an unknown type, a tokenizer that llama.cpp cannot run, or the package gguf is not installed.
     """
     if dtype not in TYPES:
         raise ConfigError(f"dtype={dtype}", f"must be one of {', '.join(TYPES)} for a GGUF file")
     gguf = need("gguf", INSTALL)
     logging.getLogger("gguf").setLevel(logging.WARNING)  # it announces every file
-    writer = gguf.GGUFWriter(folder / MODEL, "llama")
     vocabulary = make_vocabulary(source.tokenizer)
+    if vocabulary.model == "llama" and not vocabulary.falls_back:
+        raise ConfigError(
+            "tokenizer.byte_fallback=false",
+            "llama.cpp cannot read a text with a character that has no piece then",
+            "format=hf, or a model whose tokenizer has byte_fallback",
+        )
+    writer = gguf.GGUFWriter(folder / MODEL, "llama")
     _add_settings(writer, gguf, source, dtype)
     _add_vocabulary(writer, source, vocabulary)
     for name, tensor in _tensors(source.decoder).items():

@@ -20,6 +20,13 @@ log = logging.getLogger(__name__)
 
 DEFAULT_DTYPES: dict[Format, str] = {"hf": "float32", "gguf": "f16", "adapter": "float32"}
 
+_OTHER_NAMES = {
+    "hf": {"f32": "float32", "bf16": "bfloat16", "f16": "float16"},
+    "gguf": {"float32": "f32", "float16": "f16"},
+    "adapter": {"f32": "float32"},
+}
+"""Each program has its own word for the same numbers; both are understood."""
+
 
 def export_model(
     *,
@@ -56,7 +63,7 @@ def export_model(
     """
     if format not in get_args(Format):
         raise ConfigError(f"format={format}", f"must be one of {', '.join(get_args(Format))}")
-    dtype = dtype or DEFAULT_DTYPES[format]
+    dtype = _OTHER_NAMES[format].get(dtype or "", dtype) or DEFAULT_DTYPES[format]
     if format == "adapter" and dtype != "float32":
         raise ConfigError(f"dtype={dtype}", "an adapter is exported as it was trained, in float32", "leave dtype out")
     source = Source(
@@ -67,7 +74,10 @@ def export_model(
         with atomic_folder(folder) as work:
             parity = _WRITERS[format](source, work, dtype, folder.name)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    log.info("exported %s: %.1f MB, %s", folder, size / 1e6, parity["ids"])
+    compared = f"{parity['ids']['texts']:,} texts"
+    if "conversations" in parity:
+        compared += f" and {parity['conversations']['rendered']:,} conversations"
+    log.info("exported: %s, %.1f MB, the same numbers, the same ids of %s", folder, size / 1e6, compared)
     return {"folder": str(folder), "format": format, "dtype": dtype, "bytes": size, "parity": parity}
 
 

@@ -25,6 +25,7 @@ INDEX = "model.safetensors.index.json"
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _LONGEST = 2**20
+_DTYPES = ("F32", "BF16", "F16")
 _OWN = ("dropout", "init_std", "init_qk_std", "attention", "checkpoint_activations")
 """Keys of an architecture that Hugging Face's config has no word for; they come from lumi.json."""
 
@@ -59,7 +60,8 @@ def read_facts(folder: Path) -> dict[str, Any]:
         "is not there: this is not a folder that Lumi exported, so its tokenizer is not one of Lumi's",
         "give a run, a checkpoint or an export of Lumi",
     )
-    missing = [key for key in ("tokenizer_sha256", "decoder", "facts") if key not in found]
+    needed = {"tokenizer_sha256": str, "decoder": dict, "facts": dict}
+    missing = [key for key, kind in needed.items() if not isinstance(found.get(key), kind)]
     if missing or found.get("schema_version") != SCHEMA_VERSION:
         raise CheckpointError(
             f"{folder / FACTS}",
@@ -88,7 +90,7 @@ def _config(folder: Path, facts: dict[str, Any], tokenizer: Tokenizer) -> Decode
     kept = {key: facts["decoder"][key] for key in own if key in facts["decoder"]}
     try:
         config = decoder_config(found, kept)
-    except (KeyError, TypeError, ValueError, LumiError) as error:
+    except (KeyError, TypeError, ValueError, ZeroDivisionError, LumiError) as error:
         raise CheckpointError(
             f"{folder / CONFIG}", f"is not a Llama that Lumi can run ({error})", "export the model again"
         ) from None
@@ -119,7 +121,8 @@ def decoder_config(found: dict[str, Any], kept: dict[str, Any]) -> DecoderConfig
         kept: the keys that it has no word for.
 
     Raises:
-        KeyError, TypeError, ValueError, LumiError: it is not a Llama without biases, or breaks a rule of `DecoderConfig`.
+        KeyError, TypeError, ValueError, ZeroDivisionError, LumiError: it is no Llama without biases, or breaks a rule of
+            `DecoderConfig`.
     """
     rules = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
     for key, value in {**rules, "quantization_config": None}.items():
@@ -192,26 +195,32 @@ def _load_state(files: list[Path], config: DecoderConfig) -> dict[str, Tensor]:
         del expected["lm_head.weight"]
     state: dict[str, Tensor] = {}
     for path in files:
-        try:
-            with safetensors.safe_open(path, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118  # not a mapping
-                    if name == "lm_head.weight" and config.tied:
-                        continue
-                    shape = tuple(tensors.get_slice(name).get_shape())
-                    if expected.get(name) != shape:
-                        what = (
-                            f"is {shape}, not {expected[name]}"
-                            if name in expected
-                            else "is not part of this architecture"
-                        )
-                        raise CheckpointError(f"{path}", f"the tensor {name} {what}")
-                    state[name] = tensors.get_tensor(name)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise CheckpointError(f"{path}", f"cannot be read ({error})") from None
+        state |= _read_tensors(path, expected)
     for name in sorted(expected.keys() - state.keys()):
         raise CheckpointError(f"{files[0]}", f"the tensor {name} is missing")
     if config.tied:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    return state
+
+
+def _read_tensors(path: Path, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """The tensors of a file, each of the shape that is expected of its name."""
+    state = {}
+    try:
+        with safetensors.safe_open(path, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  # not a mapping
+                if name == "lm_head.weight" and name not in expected:
+                    continue  # of a tied model, written by another program
+                header = tensors.get_slice(name)
+                shape, dtype = tuple(header.get_shape()), header.get_dtype()
+                if name not in expected:
+                    raise CheckpointError(f"{path}", f"the tensor {name} is not part of this architecture")
+                if shape != expected[name] or dtype not in _DTYPES:
+                    needed = f"{expected[name]} in {', '.join(_DTYPES)}"
+                    raise CheckpointError(f"{path}", f"the tensor {name} is {shape} in {dtype}, not {needed}")
+                state[name] = tensors.get_tensor(name)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path}", f"cannot be read ({error})") from None
     return state
 
 

@@ -73,5 +73,5 @@ def test_settings_that_would_compute_something_else_are_refused(adapter, tmp_pat
 
 def test_a_model_without_an_adapter_has_none_to_export(export, trained, tmp_path):
     save_trained(trained, tmp_path / "merged")
-    with pytest.raises(ConfigError, match=r"has no adapter · .* · format=hf"):
+    with pytest.raises(ConfigError, match=r"has no adapter over weights of its own · .* · format=hf"):
         export(tmp_path / "out", "adapter", of=load_trained(tmp_path / "merged"))

@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 import torch
 
+from lumi.errors import ConfigError
 from lumi.export import gguf as gguf_export
 from lumi.export.gguf import write_gguf
 from lumi.export.llamacpp import LlamaCpp
 from lumi.export.parity import ParityError, check_gguf
 from lumi.export.texts import texts
 from lumi.export.vocabulary import make_vocabulary
-from lumi.tokenizer import Template
+from lumi.tokenizer import Template, Tokenizer, TokenizerConfig, train_tokenizer
 
 pytest.importorskip("xllamacpp")
 
@@ -89,3 +90,13 @@ def test_every_byte_is_written_as_itself(untrained, unicode_tokenizer, tmp_path)
     with LlamaCpp(tmp_path / "model.gguf", 64) as llamacpp:
         answer = llamacpp._ask("/detokenize", {"tokens": unicode_tokenizer.encode(text)})
     assert answer["content"] == text
+
+
+def test_a_bpe_tokenizer_without_bytes_is_refused(untrained, tmp_path):
+    config = TokenizerConfig(
+        name="t", vocab_size=80, model_type="bpe", byte_fallback=False, exact_size=False, num_threads=1
+    )
+    train_tokenizer(lambda: iter(["ab ba abba " * 50]), tmp_path / "tokenizer", config, parents={})
+    source = untrained(Tokenizer.load(tmp_path / "tokenizer"))
+    with pytest.raises(ConfigError, match="byte_fallback=false"):
+        write_gguf(source, tmp_path, "f32")

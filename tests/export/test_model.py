@@ -69,7 +69,11 @@ def test_a_missing_package_is_an_error_with_its_command_and_no_unchecked_export(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("kind", "dtype"), [("hf", "f16"), ("gguf", "q4_0"), ("adapter", "bfloat16"), ("onnx", None)])
+def test_words_of_the_other_program_for_the_same_numbers_are_understood(export, tmp_path):
+    assert export(tmp_path / "out", "gguf", "float32")["dtype"] == "f32"
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("hf", "q8_0"), ("gguf", "q4_0"), ("adapter", "bfloat16"), ("onnx", None)])
 def test_an_unknown_format_or_dtype_is_named(export, tmp_path, kind, dtype):
     with pytest.raises(ConfigError, match="format=onnx" if dtype is None else f"dtype={dtype}"):
         export(tmp_path / "out", kind, dtype)

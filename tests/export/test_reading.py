@@ -120,5 +120,27 @@ def test_a_tensor_of_another_shape_is_named(folder):
     tensors = load_file(folder / "model.safetensors")
     tensors["model.norm.weight"] = tensors["model.norm.weight"][:-1].clone()
     save_file(tensors, folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"model\.norm\.weight is \(31,\), not \(32,\)"):
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight is \(31,\) in F32, not \(32,\)"):
+        load_trained(folder)
+
+
+def test_weights_that_are_no_numbers_with_a_point_are_refused(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].to(torch.int8)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight is \(32,\) in I8"):
+        load_trained(folder)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "not JSON", '{"schema_version": 1, "facts": 1}'])
+def test_facts_of_another_form_are_refused(folder, text):
+    (folder / "lumi.json").write_text(text)
+    with pytest.raises(DataError, match=r"lumi\.json"):
+        load_trained(folder)
+
+
+def test_an_index_without_shards_is_refused(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {}}')
+    with pytest.raises(CheckpointError, match="has no weight_map"):
         load_trained(folder)
