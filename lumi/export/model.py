@@ -61,11 +61,7 @@ def export_model(
         ConfigError: an unknown format or dtype, something else in ``folder``, or a package that the check needs is missing.
         ParityError: another program computes or reads something else; nothing is written then.
     """
-    if format not in get_args(Format):
-        raise ConfigError(f"format={format}", f"must be one of {', '.join(get_args(Format))}")
-    dtype = _OTHER_NAMES[format].get(dtype or "", dtype) or DEFAULT_DTYPES[format]
-    if format == "adapter" and dtype != "float32":
-        raise ConfigError(f"dtype={dtype}", "an adapter is exported as it was trained, in float32", "leave dtype out")
+    dtype = _dtype(format, dtype)
     source = Source(
         decoder=decoder, tokenizer=tokenizer, template=template, facts=facts, checkpoint=checkpoint, run=run
     )
@@ -79,6 +75,16 @@ def export_model(
         compared += f" and {parity['conversations']['rendered']:,} conversations"
     log.info("exported: %s, %.1f MB, the same numbers, the same ids of %s", folder, size / 1e6, compared)
     return {"folder": str(folder), "format": format, "dtype": dtype, "bytes": size, "parity": parity}
+
+
+def _dtype(kind: Format, dtype: str | None) -> str:
+    """The format's own word for the dtype, its default where none is given."""
+    if kind not in get_args(Format):
+        raise ConfigError(f"format={kind}", f"must be one of {', '.join(get_args(Format))}")
+    dtype = _OTHER_NAMES[kind].get(dtype or "", dtype) or DEFAULT_DTYPES[kind]
+    if kind == "adapter" and dtype != "float32":
+        raise ConfigError(f"dtype={dtype}", "an adapter is exported as it was trained, in float32", "leave dtype out")
+    return dtype
 
 
 def _huggingface(source: Source, work: Path, dtype: str, name: str) -> dict[str, Any]:

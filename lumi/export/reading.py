@@ -124,10 +124,7 @@ def decoder_config(found: dict[str, Any], kept: dict[str, Any]) -> DecoderConfig
         KeyError, TypeError, ValueError, ZeroDivisionError, LumiError: it is no Llama without biases, or breaks a rule of
             `DecoderConfig`.
     """
-    rules = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
-    for key, value in {**rules, "quantization_config": None}.items():
-        if found.get(key, value) != value:
-            raise ValueError(f"{key}={found[key]}, must be {value}")
+    _check_supported(found)
     rope = {
         "rope_theta": found.get("rope_theta"),
         **(found.get("rope_scaling") or {}),
@@ -136,10 +133,6 @@ def decoder_config(found: dict[str, Any], kept: dict[str, Any]) -> DecoderConfig
     kind = rope.get("rope_type", "default")
     if kind == "llama3" and (rope["low_freq_factor"], rope["high_freq_factor"]) != (1.0, 4.0):
         raise ValueError("rope_parameters with other factors than Llama 3.1's")
-    if found.get("head_dim") not in (None, found["hidden_size"] // found["num_attention_heads"]):
-        raise ValueError(f"head_dim={found['head_dim']} is not hidden_size / num_attention_heads")
-    if not found["max_position_embeddings"] <= _LONGEST:  # a table of this length is made, whatever the weights are
-        raise ValueError(f"max_position_embeddings={found['max_position_embeddings']}, must be at most {_LONGEST:,}")
     fields = {
         "vocab_size": found["vocab_size"],
         "n_layers": found["num_hidden_layers"],
@@ -156,6 +149,18 @@ def decoder_config(found: dict[str, Any], kept: dict[str, Any]) -> DecoderConfig
         "norm_eps": found["rms_norm_eps"],
     }
     return DecoderConfig(**{**fields, **kept})
+
+
+def _check_supported(found: dict[str, Any]) -> None:
+    """Raises ValueError where a config says what Lumi's decoder does not do."""
+    rules = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
+    for key, value in {**rules, "quantization_config": None}.items():
+        if found.get(key, value) != value:
+            raise ValueError(f"{key}={found[key]}, must be {value}")
+    if found.get("head_dim") not in (None, found["hidden_size"] // found["num_attention_heads"]):
+        raise ValueError(f"head_dim={found['head_dim']} is not hidden_size / num_attention_heads")
+    if not found["max_position_embeddings"] <= _LONGEST:  # a table of this length is made, whatever the weights are
+        raise ValueError(f"max_position_embeddings={found['max_position_embeddings']}, must be at most {_LONGEST:,}")
 
 
 def _weight_files(folder: Path) -> list[Path]:
