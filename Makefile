@@ -9,7 +9,7 @@ PEERS := .venv-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-control test check ci gpu-test bench bench-gpu bench-corpus bench-serve clean
+.PHONY: help install demo demo-control test check ci faults gpu-test bench bench-gpu bench-corpus bench-serve clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ test: $(VENV)/.lumi-dev  ## all tests, without a GPU and without a network
 
 gpu-test: $(VENV)/.lumi-dev  ## only the tests that need a CUDA device
 	@$(BIN)/python -m pytest -m gpu
+
+faults: $(VENV)/.lumi-dev  ## long abuse of the server: an hour, and what it measures
+	@$(BIN)/python -m pytest -m faults -s tests/serve
 
 check: $(VENV)/.lumi-dev  ## ruff, pyright, import-linter
 	@$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import threading
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
@@ -44,10 +46,14 @@ _KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 503)
 }
-_STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The answer, or its events."}
+_EVENT = {
+    "type": "object",
+    "properties": {"data": {"type": "string", "description": "A chunk as JSON, at last [DONE]; or an error as JSON."}},
+    "required": ["data"],
 }
-
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": _EVENT}}, "description": "The answer, or its events."}
+}
 _CODES = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed"}
 """What the framework itself refuses."""
 _FIELDS = {
@@ -128,11 +134,11 @@ class Service:
         try:
             check_roles(turns)
         except LumiError as error:
-            raise ApiError(400, str(error), param="messages") from None
+            raise ApiError(400, str(error), param="messages", code="roles") from None
         if turns[-1].role != "user":
-            raise ApiError(400, "must end with a user's turn", param="messages")
+            raise ApiError(400, "must end with a user's turn", param="messages", code="roles")
         if pair.chosen == pair.rejected:
-            raise ApiError(400, "both answers are the same", param="rejected")
+            raise ApiError(400, "both answers are the same", param="rejected", code="same_answers")
         row = {
             "prompt": [{"role": turn.role, "content": turn.content} for turn in turns],
             "chosen": pair.chosen,
@@ -162,11 +168,28 @@ def create_app(service: Service) -> FastAPI:
     _add_generation(app, service)
     _add_information(app, service)
     _add_page(app)
+    app.openapi = functools.partial(_described, app, service)
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(Exception, _on_unforeseen)
     return app
+
+
+def _described(app: FastAPI, service: Service) -> dict[str, Any]:
+    """The OpenAPI document, exact: without the 422 of the framework, which is never sent, and with the models' names."""
+    if app.openapi_schema is None:
+        found = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        for operation in (operation for path in found["paths"].values() for operation in path.values()):
+            operation["responses"].pop("422", None)
+        schemas = found["components"]["schemas"]
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        talking = [model.name for model in service.models.values() if model.template is not None]
+        for name, known in (("ChatRequest", talking), ("CompletionRequest", list(service.models))):
+            schemas[name]["properties"]["model"]["anyOf"][0]["enum"] = known
+        app.openapi_schema = found
+    return app.openapi_schema
 
 
 def _add_generation(app: FastAPI, service: Service) -> None:
@@ -209,7 +232,7 @@ def _add_information(app: FastAPI, service: Service) -> None:
         """Keep which of two answers was better."""
         return protocol.PreferenceSaved(count=await asyncio.to_thread(service.save, body))
 
-    @app.get("/health", responses={503: {"model": Health}})
+    @app.get("/health", responses={503: {"model": Health | ErrorResponse}})
     async def health() -> Any:
         """Whether requests are taken."""
         schedulers = [model.scheduler for model in service.models.values()]

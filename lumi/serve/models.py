@@ -100,13 +100,16 @@ class ServedModel:
         try:
             return template.prompt(self.tokenizer, turns_of(messages))
         except LumiError as error:
-            raise ApiError(400, str(error), param="messages") from None
+            raise ApiError(400, str(error), param="messages", code="roles") from None
 
     def _encode(self, prompt: str | list[int]) -> list[int]:
         if not isinstance(prompt, str):
             if max(prompt) >= self.config.vocab_size:
                 raise ApiError(
-                    400, f"token {max(prompt)}: the model knows 0 to {self.config.vocab_size - 1}", param="prompt"
+                    400,
+                    f"token {max(prompt)}: the model knows 0 to {self.config.vocab_size - 1}",
+                    param="prompt",
+                    code="unknown_token",
                 )
             return prompt
         self._check_length(len(prompt), "prompt")
@@ -161,7 +164,7 @@ class ServedModel:
                 else self.sampling.stop_ids,
             )
         except ConfigError as error:
-            raise ApiError(400, str(error), param="min_tokens") from None
+            raise ApiError(400, str(error), param="min_tokens", code="min_above_max") from None
 
 
 def turns_of(messages: Sequence[ChatMessage]) -> list[Message]:

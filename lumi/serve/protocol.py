@@ -45,13 +45,25 @@ def _unfit(param: str, message: str) -> PydanticCustomError:
     return PydanticCustomError("unfit", message, {"param": param})  # pyright: ignore[reportArgumentType]  # not a literal
 
 
-Whole = Annotated[int, BeforeValidator(_whole, json_schema_input_type=int)]
-Real = Annotated[float, BeforeValidator(_real, json_schema_input_type=float)]
+# These stand last, around the bounds: within them, the bounds would be missing from the JSON schema.
+WHOLE, REAL = BeforeValidator(_whole), BeforeValidator(_real)
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARS)]
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARS)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-Tokens = Annotated[list[Annotated[Whole, Field(ge=0, le=2**31)]], Field(min_length=1, max_length=MAX_TEXT_CHARS)]
+Tokens = Annotated[list[Annotated[int, Field(ge=0, le=2**31), WHOLE]], Field(min_length=1, max_length=MAX_TEXT_CHARS)]
 Nothing = Annotated[None, WithJsonSchema({"type": "null"})]
+
+
+def _needs(field: str, other: str, *values: Any) -> dict[str, Any]:
+    """JSON Schema's words for: where a field is said, another one is among these."""
+    wanted: dict[str, Any] = {"properties": {other: {"enum": list(values)}}}
+    if None not in values:
+        wanted["required"] = [other]
+    return {"anyOf": [{"properties": {field: {"type": "null"}}}, wanted]}
+
+
+def _rules(*rules: dict[str, Any]) -> dict[str, Any]:
+    return {"allOf": list(rules)}
 
 
 class TextPart(BaseModel):
@@ -89,22 +101,26 @@ class Generation(BaseModel):
 
     model_config = _STRICT
     model: Name | None = Field(None, description="One of /v1/models; without it, the first.")
-    max_tokens: Annotated[Whole, Field(ge=1, le=MAX_TOKENS)] | None = None
-    min_tokens: Annotated[Whole, Field(ge=0, le=MAX_TOKENS)] | None = None
-    temperature: Annotated[Real, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
-    top_p: Annotated[Real, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
-    top_k: Annotated[Whole, Field(ge=1, le=MAX_TOKENS)] | None = None
-    min_p: Annotated[Real, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
-    repetition_penalty: Annotated[Real, Field(ge=MILDEST, le=100, allow_inf_nan=False)] | None = None
-    no_repeat_ngram: Annotated[Whole, Field(ge=1, le=MAX_TOKENS)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS), WHOLE] | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS), WHOLE] | None = None
+    temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False), REAL] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), REAL] | None = None
+    top_k: Annotated[int, Field(ge=1, le=MAX_TOKENS), WHOLE] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), REAL] | None = None
+    repetition_penalty: Annotated[float, Field(ge=MILDEST, le=100, allow_inf_nan=False), REAL] | None = None
+    no_repeat_ngram: Annotated[int, Field(ge=1, le=MAX_TOKENS), WHOLE] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
-    seed: Annotated[Whole, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
-    n: Annotated[Whole, Field(ge=1, le=MAX_CHOICES)] | None = None
+    seed: Annotated[int, Field(ge=-MAX_SEED - 1, le=MAX_SEED), WHOLE] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: Annotated[str, StringConstraints(max_length=512)] | None = Field(None, description="Accepted and not used.")
-    frequency_penalty: Annotated[Real, Field(ge=0, le=0)] | None = Field(None, description="Only 0: not supported.")
-    presence_penalty: Annotated[Real, Field(ge=0, le=0)] | None = Field(None, description="Only 0: not supported.")
+    frequency_penalty: Annotated[float, Field(ge=0, le=0), REAL] | None = Field(
+        None, description="Only 0: not supported."
+    )
+    presence_penalty: Annotated[float, Field(ge=0, le=0), REAL] | None = Field(
+        None, description="Only 0: not supported."
+    )
     logit_bias: Nothing = Field(None, description="Not supported.")
 
     @property
@@ -129,10 +145,23 @@ class ResponseFormat(BaseModel):
 class ChatRequest(Generation):
     """Body of ``/v1/chat/completions``."""
 
+    model_config = ConfigDict(
+        json_schema_extra=_rules(
+            _needs("stream_options", "stream", True),
+            _needs("max_completion_tokens", "max_tokens", None),
+            {
+                "anyOf": [
+                    {"properties": {"top_logprobs": {"enum": [None, 0]}}},
+                    _needs("top_logprobs", "logprobs", True)["anyOf"][1],
+                ]
+            },
+        )
+    )
+
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
-    max_completion_tokens: Annotated[Whole, Field(ge=1, le=MAX_TOKENS)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS), WHOLE] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[Whole, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS), WHOLE] | None = None
     response_format: ResponseFormat | None = None
     store: Annotated[bool, WithJsonSchema({"const": False})] | None = Field(None, description="Nothing is stored.")
     metadata: dict[Name, Annotated[str, StringConstraints(max_length=512)]] | None = Field(
@@ -152,8 +181,7 @@ class ChatRequest(Generation):
 
     @model_validator(mode="after")
     def _check_pairs(self) -> Self:
-        both = self.max_tokens is not None and self.max_completion_tokens is not None
-        if both and self.max_tokens != self.max_completion_tokens:
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
             raise _unfit("max_tokens", "is the old name of max_completion_tokens: give one of them")
         if self.top_logprobs and not self.logprobs:
             raise _unfit("top_logprobs", "needs logprobs=true")
@@ -165,15 +193,30 @@ class ChatRequest(Generation):
 class CompletionRequest(Generation):
     """Body of ``/v1/completions``: the model goes on with a text."""
 
+    model_config = ConfigDict(
+        json_schema_extra=_rules(
+            _needs("stream_options", "stream", True),
+            _needs("best_of", "n", None, 1),
+            {
+                "anyOf": [
+                    {"properties": {"echo": {"enum": [None, False]}}},
+                    {"properties": {"logprobs": {"type": "null"}}},
+                ]
+            },
+        )
+    )
+
     prompt: (
         Text
         | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
         | Tokens
         | Annotated[list[Tokens], Field(min_length=1, max_length=MAX_PROMPTS)]
     )
-    logprobs: Annotated[Whole, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS), WHOLE] | None = None
     echo: bool | None = Field(None, description="Put the prompt before each answer.")
-    best_of: Annotated[Whole, Field(ge=1, le=MAX_CHOICES)] | None = Field(None, description="Must equal n.")
+    best_of: Annotated[int, Field(ge=1, le=1), WHOLE] | None = Field(
+        None, description="Only 1: all answers are returned."
+    )
     suffix: Nothing = Field(None, description="Not supported.")
 
     @property
@@ -183,8 +226,8 @@ class CompletionRequest(Generation):
 
     @model_validator(mode="after")
     def _check_pairs(self) -> Self:
-        if self.best_of is not None and self.best_of != (self.n or 1):
-            raise _unfit("best_of", "must equal n: all answers are returned")
+        if self.best_of is not None and (self.n or 1) > 1:
+            raise _unfit("best_of", "does not go with n: all answers are returned")
         if self.echo and self.logprobs is not None:
             raise _unfit("echo", "cannot be combined with logprobs: a prompt has none here")
         return self
@@ -198,10 +241,10 @@ class Preference(BaseModel):
     chosen: Text
     rejected: Text
     models: dict[Literal["chosen", "rejected"], Name] | None = None
-    seed: Annotated[Whole, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
-    sampling: dict[Name, Annotated[Real, Field(allow_inf_nan=False)] | bool | Text | list[Stop] | None] | None = Field(
-        None, max_length=32
-    )
+    seed: Annotated[int, Field(ge=-MAX_SEED - 1, le=MAX_SEED), WHOLE] | None = None
+    sampling: (
+        dict[Name, Annotated[float, Field(allow_inf_nan=False), REAL] | bool | Text | list[Stop] | None] | None
+    ) = Field(None, max_length=32)
 
 
 class ErrorDetail(BaseModel):

@@ -78,7 +78,8 @@ def listen(settings: ServerSettings) -> socket.socket:
         ResourceError: the port is taken.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol by number: without it asyncio leaves Nagle's algorithm on, and every answer waits 40 ms for a confirmation.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
@@ -99,7 +100,7 @@ class Server(uvicorn.Server):
     def __init__(self, models: Sequence[ServedModel], settings: ServerSettings, metrics: Metrics) -> None:
         app, self._service = guarded(models, settings, metrics)
         super().__init__(_config(app, settings))
-        self._drain_seconds = settings.drain_seconds
+        self.settings = settings
         logging.getLogger("uvicorn.error").setLevel(
             logging.CRITICAL
         )  # a client's nonsense is not the operator's concern
@@ -108,7 +109,7 @@ class Server(uvicorn.Server):
         """Take nothing new, wait, end."""
         self._service.draining = True
         schedulers = [model.scheduler for model in self._service.models.values()]
-        clock = asyncio.get_running_loop().call_later(self._drain_seconds, _end, schedulers)
+        clock = asyncio.get_running_loop().call_later(self.settings.drain_seconds, _end, schedulers)
         try:
             await super().shutdown(sockets)
         finally:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import random
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -223,6 +224,11 @@ def events_of(text: str) -> list[Any]:
     assert all(block.startswith("data: ") for block in blocks), blocks
     data = [block.removeprefix("data: ") for block in blocks]
     return [one if one == "[DONE]" else json.loads(one) for one in data]
+
+
+def note(figures: str) -> None:
+    """For whoever runs a long test with -s."""
+    sys.stderr.write(f"\n  {figures}\n")
 
 
 def together(*coroutines: Any) -> list[Any]:

@@ -43,7 +43,7 @@ INSIDE = [
     ("chat", {"user": "u" * 512}), ("chat", {"metadata": {"k" * 256: "v" * 512}}), ("chat", {"messages": talk(4)}),
     ("chat", {"messages": [{"role": "user", "content": "\0"}]}), ("chat", {"frequency_penalty": -0.0}),
     ("text", {"logprobs": 20}), ("text", {"logprobs": 0}), ("text", {"prompt": ["mu"] * 64}), ("text", {"prompt": [V - 1]}),
-    ("text", {"prompt": [1] * (CONTEXT - 1)}), ("text", {"prompt": ""}), ("text", {"best_of": 2, "n": 2}),
+    ("text", {"prompt": [1] * (CONTEXT - 1)}), ("text", {"prompt": ""}), ("text", {"best_of": 1, "n": 1}),
     ("pair", {"sampling": {"temperature": 1.5}}), ("pair", {"seed": 2**63 - 1}),
 ]  # fmt: skip
 
@@ -84,7 +84,8 @@ OUTSIDE = [
     ("text", "prompt", {"prompt": ["mu"] * 65}), ("text", "prompt", {"prompt": [V]}), ("text", "prompt[0]", {"prompt": [-1]}),
     ("text", "prompt", {"prompt": [1] * CONTEXT}), ("text", "prompt[1]", {"prompt": [[1], []]}),
     ("text", "prompt[1][0]", {"prompt": [[1], [2**40]]}), ("text", "prompt", {"prompt": "\ud800"}),
-    ("text", "prompt", {"prompt": None}), ("text", "best_of", {"best_of": 2}), ("text", "suffix", {"suffix": "x"}),
+    ("text", "prompt", {"prompt": None}), ("text", "best_of", {"best_of": 2}),
+    ("text", "best_of", {"best_of": 1, "n": 2}), ("text", "suffix", {"suffix": "x"}),
     ("text", "echo", {"echo": True, "logprobs": 1}), ("text", "n", {"prompt": ["mu"] * 64, "n": 8, "model": "small"}),
     ("pair", "messages", {"messages": talk(3) + talk(3)}), ("pair", "rejected", {"rejected": "a"}),
     ("pair", "chosen", {"chosen": "\ud800"}), ("pair", "sampling.temperature", {"sampling": {"temperature": float("nan")}}),
