@@ -33,7 +33,8 @@ demo: install  ## pretrain, fine-tune, prefer, compare: the embedded demo; does 
 	@$(BIN)/python evaluate.py 'model=[runs/demo,runs/demo-sft,runs/demo-dpo]'
 	@echo
 	@echo "Next:"
-	@echo "  $(BIN)/python evaluate.py model=runs/demo-dpo prompt='Where does Vesna Lambourne live?'   talk to it"
+	@echo "  $(BIN)/python serve.py model=runs/demo-dpo                talk to it, at http://127.0.0.1:8000"
+	@echo "  $(BIN)/python serve.py mode=chat model=runs/demo-dpo      the same in the terminal"
 	@echo "  open runs/comparison/comparison.md                      the three models side by side"
 	@echo "  open runs/demo/eval/report.md                           the figures and the loss curve"
 	@echo "  $(BIN)/python train.py corpus=demo_mix budget.tokens=1e6  a weighted mixture of two sources"

@@ -48,7 +48,7 @@ class Manifest:
     """What a folder says about itself.
 
     Attributes:
-        kind: corpus, tokenizer, packed, checkpoint or report.
+        kind: corpus, tokenizer, packed, checkpoint, export or report.
         name: the name a person gave it.
         fingerprint: hash of the settings and parents that made it; equal means nothing needs to be done again.
         parents: what it was made from, a role each, for example ``{"tokenizer": "9c41…"}``.
