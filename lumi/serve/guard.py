@@ -17,6 +17,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_HEADER_BYTES = 16_000
 _ALL_BODIES_BYTES = 64_000_000
 
 
@@ -44,14 +45,14 @@ class Guard:
         body_seconds: float,
     ) -> None:
         self._body_seconds = body_seconds
-        self._app, self._hosts, self._open, self._metrics = app, hosts, open_paths, metrics
+        self.app, self._hosts, self._open, self._metrics = app, hosts, open_paths, metrics
         self._key = None if api_key is None else api_key.encode()
         self._held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         counted = self._metrics.counting(scope["path"], send)
         try:
@@ -61,6 +62,8 @@ class Guard:
             await error.response()(scope, receive, counted)
 
     def _admit(self, scope: Scope) -> None:
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > _HEADER_BYTES:
+            raise ApiError(431, f"the headers may have {_HEADER_BYTES:,} bytes", code="too_large")
         headers: dict[bytes, bytes] = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
         if self._hosts is not None and _name(host) not in self._hosts:
@@ -110,7 +113,7 @@ class Guard:
                 message, body = body, None
                 return message
 
-            await self._app(scope, replay, send)
+            await self.app(scope, replay, send)
         finally:
             self._held_bytes -= held
 

@@ -98,8 +98,8 @@ class Server(uvicorn.Server):
     """Answers until it is stopped; then gives running answers time, and ends them with an error that clients can read."""
 
     def __init__(self, models: Sequence[ServedModel], settings: ServerSettings, metrics: Metrics) -> None:
-        app, self._service = guarded(models, settings, metrics)
-        super().__init__(_config(app, settings))
+        guard, self._service = guarded(models, settings, metrics)
+        super().__init__(_config(guard, settings))
         self.settings = settings
         logging.getLogger("uvicorn.error").setLevel(
             logging.CRITICAL
