@@ -154,10 +154,13 @@ class ServedModel:
             "min_new_tokens": body.min_tokens,
             "seed": None if body.seed is None else body.seed & MAX_SEED,
         }
+        settings = {name: value for name, value in given.items() if value is not None}
+        for name in ("top_k", "no_repeat_ngram"):  # off, where the server's own default is on
+            settings[name] = settings.get(name, getattr(self.sampling, name)) or None
         try:
             return dataclasses.replace(
                 self.sampling,
-                **{name: value for name, value in given.items() if value is not None},
+                **settings,
                 max_new_tokens=min(n_tokens, self.sampling.max_new_tokens),
                 stop_ids=(*self.sampling.stop_ids, *self.stop_ids)
                 if isinstance(body, ChatRequest)

@@ -105,10 +105,12 @@ class Generation(BaseModel):
     min_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS), WHOLE] | None = None
     temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False), REAL] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), REAL] | None = None
-    top_k: Annotated[int, Field(ge=1, le=MAX_TOKENS), WHOLE] | None = None
+    top_k: Annotated[int, Field(ge=0, le=MAX_TOKENS), WHOLE] | None = Field(None, description="0 keeps every token.")
     min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), REAL] | None = None
     repetition_penalty: Annotated[float, Field(ge=MILDEST, le=100, allow_inf_nan=False), REAL] | None = None
-    no_repeat_ngram: Annotated[int, Field(ge=1, le=MAX_TOKENS), WHOLE] | None = None
+    no_repeat_ngram: Annotated[int, Field(ge=0, le=MAX_TOKENS), WHOLE] | None = Field(
+        None, description="0 lets everything repeat."
+    )
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
     seed: Annotated[int, Field(ge=-MAX_SEED - 1, le=MAX_SEED), WHOLE] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None

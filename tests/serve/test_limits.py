@@ -35,6 +35,7 @@ INSIDE = [
     ("chat", {"n": 1}), ("chat", {"n": 8}), ("chat", {"max_tokens": 10**6}), ("chat", {"temperature": 100}),
     ("chat", {"temperature": 0.0}), ("chat", {"temperature": 1e-300}), ("chat", {"temperature": 5e-324}),
     ("chat", {"top_p": 1}), ("chat", {"top_p": 5e-324, "temperature": 1}), ("chat", {"top_k": 10**6}),
+    ("chat", {"top_k": 0, "no_repeat_ngram": 0}),
     ("chat", {"min_p": 0}), ("chat", {"min_p": 1, "temperature": 1}), ("chat", {"repetition_penalty": 0.01}),
     ("chat", {"repetition_penalty": 100}), ("chat", {"no_repeat_ngram": 10**6}), ("chat", {"min_tokens": 1}),
     ("chat", {"stop": ["x"] * 4}), ("chat", {"stop": "x" * 64}), ("chat", {"stop": []}), ("chat", {"stop": "\0"}),
@@ -55,10 +56,10 @@ OUTSIDE = [
     ("chat", "temperature", {"temperature": float("nan")}), ("chat", "temperature", {"temperature": float("inf")}),
     ("chat", "temperature", {"temperature": 10**400}), ("chat", "temperature", {"temperature": True}),
     ("chat", "temperature", {"temperature": "1"}), ("chat", "top_p", {"top_p": 0}), ("chat", "top_p", {"top_p": 1.0001}),
-    ("chat", "top_p", {"top_p": float("-inf")}), ("chat", "top_k", {"top_k": 0}), ("chat", "top_k", {"top_k": 10**6 + 1}),
+    ("chat", "top_p", {"top_p": float("-inf")}), ("chat", "top_k", {"top_k": -1}), ("chat", "top_k", {"top_k": 10**6 + 1}),
     ("chat", "min_p", {"min_p": -0.1}), ("chat", "min_p", {"min_p": 1.1}),
     ("chat", "repetition_penalty", {"repetition_penalty": 0.0099}),
-    ("chat", "repetition_penalty", {"repetition_penalty": 100.1}), ("chat", "no_repeat_ngram", {"no_repeat_ngram": 0}),
+    ("chat", "repetition_penalty", {"repetition_penalty": 100.1}), ("chat", "no_repeat_ngram", {"no_repeat_ngram": -1}),
     ("chat", "min_tokens", {"min_tokens": -1}), ("chat", "min_tokens", {"min_tokens": 2}),
     ("chat", "stop", {"stop": ["x"] * 5}), ("chat", "stop", {"stop": "x" * 65}), ("chat", "stop", {"stop": ""}),
     ("chat", "stop[1]", {"stop": ["x", ""]}), ("chat", "stop[0]", {"stop": ["x" * 65]}),
@@ -109,6 +110,16 @@ def test_what_is_just_outside_a_bound_names_its_field(live, kind, param, change)
     assert (error["param"], error["type"]) == (param, "invalid_request_error")
     assert len(reply.content) < 1000
     assert read == live.metrics.registry.get_sample_value("lumi_prompt_tokens_total", {"model": "chat"})
+
+
+@pytest.mark.parametrize("change", [
+    {"top_p": 5e-324}, {"top_p": 1e-9}, {"top_k": 1}, {"min_p": 1}, {"temperature": 5e-324}, {"temperature": 1e-6},
+    {"top_p": 5e-324, "top_k": 3}, {"min_p": 1, "top_k": 400, "top_p": 0.999},
+])  # fmt: skip
+def test_settings_that_leave_one_token_give_the_greedy_answer(live, change):
+    greedy = send(live, "text", {"max_tokens": 8}).json()["choices"]
+    drawn = send(live, "text", {"max_tokens": 8, "temperature": 1, "seed": 3, **change}).json()["choices"]
+    assert drawn == greedy
 
 
 def padded(n_bytes: int) -> bytes:

@@ -2,17 +2,14 @@
 
 const MAX_SEED = Number.MAX_SAFE_INTEGER - 1; // JSON numbers are exact up to here
 
-/**
- * `off` is the value that stands for "left out of the request". Where the interface has a value that does nothing, that is
- * sent instead: what is left out is what the server was configured with, which is not always nothing.
- */
+/** All of them are sent, also what is off: what is left out is what the server was configured with, which need not be off. */
 export const FIELDS = [
   { name: "temperature", label: "Temperature", min: 0, max: 2, step: 0.05, initial: 0.8, hint: "0 takes the likeliest token every time; higher is more varied." },
   { name: "top_p", label: "Top-p", min: 0.05, max: 1, step: 0.01, initial: 0.95, hint: "Only the likeliest tokens that together reach this probability. 1 is off." },
-  { name: "top_k", label: "Top-k", min: 0, max: 200, step: 1, initial: 0, off: 0, hint: "Only so many of the likeliest tokens. 0 is off." },
+  { name: "top_k", label: "Top-k", min: 0, max: 200, step: 1, initial: 0, hint: "Only so many of the likeliest tokens. 0 is off." },
   { name: "min_p", label: "Min-p", min: 0, max: 0.5, step: 0.01, initial: 0, hint: "Only tokens at least this fraction as likely as the likeliest. 0 is off." },
   { name: "repetition_penalty", label: "Repetition penalty", min: 1, max: 2, step: 0.05, initial: 1, hint: "Makes tokens that were there before less likely. 1 is off, 1.1 is mild." },
-  { name: "no_repeat_ngram", label: "No-repeat n-gram", min: 0, max: 10, step: 1, initial: 0, off: 0, hint: "No run of so many tokens comes twice. 0 is off." },
+  { name: "no_repeat_ngram", label: "No-repeat n-gram", min: 0, max: 10, step: 1, initial: 0, hint: "No run of so many tokens comes twice. 0 is off." },
   { name: "max_tokens", label: "Max tokens", min: 1, max: 4096, step: 1, initial: 128, hint: "An answer ends here at the latest." },
 ];
 
@@ -47,10 +44,9 @@ export const stops = (text) =>
     .slice(0, MAX_STOPS)
     .map((line) => line.replace(/\\([nt\\])/g, (_, letter) => ESCAPES[letter]));
 
-/** The sampling part of a request, without the seed; what is off is left out. */
+/** The sampling part of a request, without the seed. */
 export function sampling(values, maxModelLen) {
-  const request = {};
-  for (const field of FIELDS) if (values[field.name] !== field.off) request[field.name] = values[field.name];
+  const request = Object.fromEntries(FIELDS.map((field) => [field.name, values[field.name]]));
   request.max_tokens = Math.min(request.max_tokens, maxModelLen);
   if (stops(values.stop).length) request.stop = stops(values.stop);
   return request;
