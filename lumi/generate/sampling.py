@@ -183,6 +183,8 @@ def keep_top_p(logits: Tensor, p: float, total: Tensor | None = None) -> Tensor:
     """
     if p >= 1:
         return logits  # rounding in the sum must not cut the tail off
+    # A whole number: compared with a fraction, whole numbers would be rounded to float32, and a very small p to nothing.
+    enough = math.ceil(p * _UNIT)
     vocab_size = logits.shape[-1]
     total = logits.double().logsumexp(dim=-1, keepdim=True) if total is None else total
     # A full sort costs more than a small model's forward pass, and the most likely tokens nearly always suffice.
@@ -190,10 +192,10 @@ def keep_top_p(logits: Tensor, p: float, total: Tensor | None = None) -> Tensor:
         ordered = logits.topk(n_sorted, dim=-1).values
         mass = _mass(ordered.double() - total)
         reached = mass.cumsum(dim=-1)
-        if bool((reached[..., -1] >= p * _UNIT).all()):
+        if bool((reached[..., -1] >= enough).all()):
             break
     before = reached - mass  # of all tokens more likely than this one
-    cutoff = ordered.masked_fill(before >= p * _UNIT, math.inf).amin(dim=-1, keepdim=True)
+    cutoff = ordered.masked_fill(before >= enough, math.inf).amin(dim=-1, keepdim=True)
     return logits.masked_fill(logits < cutoff, BANNED)
 
 

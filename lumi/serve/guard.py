@@ -32,6 +32,9 @@ class Guard:
         open_paths: what needs no key: is the server there, and the page, which holds no secret.
         metrics: count what was asked.
         body_seconds: in which a body must have come.
+
+    Attributes:
+        held_bytes: of the bodies of all requests that are being answered.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class Guard:
         self._body_seconds = body_seconds
         self.app, self._hosts, self._open, self._metrics = app, hosts, open_paths, metrics
         self._key = None if api_key is None else api_key.encode()
-        self._held_bytes = 0
+        self.held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -93,7 +96,7 @@ class Guard:
                     part: bytes = message.get("body", b"")
                     parts.append(part)
                     held += len(part)
-                    self._held_bytes += len(part)
+                    self.held_bytes += len(part)
                     self._check_size(held)
                     if not message.get("more_body", False):
                         break
@@ -115,12 +118,12 @@ class Guard:
 
             await self.app(scope, replay, send)
         finally:
-            self._held_bytes -= held
+            self.held_bytes -= held
 
     def _check_size(self, held: int) -> None:
         if held > MAX_BODY_BYTES:
             raise ApiError(413, f"the body may have {MAX_BODY_BYTES:,} bytes", code="too_large")
-        if self._held_bytes > _ALL_BODIES_BYTES:
+        if self.held_bytes > _ALL_BODIES_BYTES:
             raise ApiError(503, "too much is being sent at once", code="overloaded", retry_after_seconds=5)
 
 

@@ -129,11 +129,18 @@ class Live:
         ids = [self.tokenizer.bos_id, *self.tokenizer.encode(prompt)] if isinstance(prompt, str) else prompt
         return self.tokenizer.decode(self.generated(ids, n_tokens=n_tokens))
 
-    def answered(self, prompt: str, n_tokens: int = 16) -> str:
+    def prompt_of(self, question: str) -> list[int]:
+        """The tokens of a conversation of one turn."""
+        return TEMPLATE.prompt(self.tokenizer, [Message(role="user", content=question)])
+
+    def tokens_of(self, question: str, n_tokens: int = 16) -> list[int]:
         """What the model answers, without the server: greedy."""
-        ids = TEMPLATE.prompt(self.tokenizer, [Message(role="user", content=prompt)])
         stops = TEMPLATE.stop_ids(self.tokenizer)
-        return self.tokenizer.decode(self.generated(ids, n_tokens=n_tokens, stop_ids=tuple(stops)))
+        return self.generated(self.prompt_of(question), n_tokens=n_tokens, stop_ids=tuple(stops))
+
+    def answered(self, question: str, n_tokens: int = 16) -> str:
+        """The same as text."""
+        return self.tokenizer.decode(self.tokens_of(question, n_tokens))
 
     def generated(self, ids: Sequence[int], *, n_tokens: int = 16, **sampling: Any) -> list[int]:
         params = SamplingParams(**{"temperature": 0, **sampling}, max_new_tokens=n_tokens)
