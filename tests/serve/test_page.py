@@ -143,7 +143,8 @@ def test_what_is_off_says_so_and_what_is_out_of_range_is_brought_back(page_serve
         {k: v for k, v in b.items() if k not in ("stream", "stream_options", "model", "messages")}
         for b in page_server.bodies
     ]
-    neutral = {"top_k": 0, "min_p": 0, "repetition_penalty": 1, "no_repeat_ngram": 0}  # said, for else the server's own default would hold
+    # Said, for else the server\'s own default would hold.
+    neutral = {"top_k": 0, "min_p": 0, "repetition_penalty": 1, "no_repeat_ngram": 0}
     assert settings[0] == {"temperature": 2, "top_p": 1, "max_tokens": 256, "seed": 0, **neutral}
     seed = page_server.bodies[1]["seed"]
     assert settings[1] == {"temperature": 0.8, "top_p": 0.95, "max_tokens": 128, "seed": seed, **neutral}
