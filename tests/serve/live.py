@@ -4,8 +4,11 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
 import random
+import re
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -25,7 +28,9 @@ from lumi.serve.scheduler import Scheduler
 from lumi.serve.server import ROUTES, Server, listen
 from lumi.serve.settings import ServerSettings
 from lumi.tokenizer import Message, Template, Tokenizer, TokenizerConfig, train_tokenizer
+from lumi.trained import Trained, save_trained
 
+SCRIPT = Path(__file__).parents[2] / "serve.py"
 V = 340
 CONTEXT = 512
 TEMPLATE = Template(
@@ -245,3 +250,73 @@ def together(*coroutines: Any) -> list[Any]:
         return await asyncio.gather(*coroutines, return_exceptions=True)
 
     return asyncio.run(gather())
+
+
+def save_model(tokenizer: Tokenizer, folder: Path, *, max_seq_len: int) -> Path:
+    """A checkpoint of a random model, as training writes one."""
+    facts = {"name": folder.name, "template": TEMPLATE.as_dict(), "data": {}, "step": 1}
+    trained = Trained(decoder=make_decoder(max_seq_len), tokenizer=tokenizer, checkpoint=folder, run=None, facts=facts)
+    save_trained(trained, folder)
+    return folder
+
+
+class Child:
+    """``serve.py`` in a process of its own; begins at once, so that several can start side by side.
+
+    Args:
+        model: folder of a checkpoint.
+        overrides: as on the command line.
+    """
+
+    def __init__(self, model: Path, *overrides: str) -> None:
+        environment = {name: value for name, value in os.environ.items() if name != "LUMI_API_KEY"}
+        self.process = subprocess.Popen(
+            [sys.executable, str(SCRIPT), f"model='{model}'", "device=cpu", "server.port=0", *overrides],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**environment, "OMP_NUM_THREADS": "1"},
+        )
+        self.log = ""
+        self.port = 0
+        self._signalled: float | None = None
+        assert self.process.stderr is not None, "it is a pipe"
+        self._stderr = self.process.stderr
+
+    def wait_until_it_listens(self) -> None:
+        while not self.port and (line := self._stderr.readline()):
+            self.log += line
+            if found := re.search(r"http://[^ ]*:(\d+)", line):
+                self.port = int(found[1])
+        assert self.port, self.log
+        wait_for(self._listens, 30)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._stderr.close()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def resident_bytes(self) -> int:
+        """Of its memory, what is in use now."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
+
+    def signal(self, number: int) -> None:
+        self._signalled = self._signalled or time.monotonic()
+        self.process.send_signal(number)
+
+    def ended(self) -> tuple[int, float]:
+        """The exit code, and the seconds since the first signal."""
+        assert self._signalled is not None, "it was told to end"
+        self.log += self._stderr.read()
+        code = self.process.wait(timeout=60)
+        return code, time.monotonic() - self._signalled
+
+    def _listens(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            return True
+        return False
