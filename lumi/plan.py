@@ -17,25 +17,33 @@ CHINCHILLA = 20
 """Training tokens per parameter at which compute is spent best (arXiv:2203.15556)."""
 
 
+_LENGTHS = ("steps", "tokens", "epochs", "flops", "hours")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How long to train: give one of the first three, or none for a share of the compute-optimal length.
+    """How long to train: give one of the first five, or none for a share of the compute-optimal length.
 
     Attributes:
         steps: optimizer steps.
         tokens: tokens read; rounded up to whole steps.
         epochs: passes over the training tokens of all sources together.
+        flops: floating point operations of training, forward and backward; with it models of several sizes cost the same.
+        hours: of training with its validations, turned into steps by measuring this device for some seconds before the first
+            one; the run keeps that number, so that it is the same when the run is resumed.
         tokens_per_parameter: used when none of these is given.
     """
 
     steps: int | None = None
     tokens: int | None = None
     epochs: float | None = None
+    flops: float | None = None
+    hours: float | None = None
     tokens_per_parameter: float = CHINCHILLA
 
     def __post_init__(self) -> None:
         """Raises ConfigError when more than one is given, or one is not positive."""
-        given = {name: getattr(self, name) for name in ("steps", "tokens", "epochs") if getattr(self, name) is not None}
+        given = {name: getattr(self, name) for name in _LENGTHS if getattr(self, name) is not None}
         if len(given) > 1:
             listed = ", ".join(f"budget.{name}={value}" for name, value in given.items())
             raise ConfigError(listed, "at most one may be set", "set the others to null")
@@ -43,14 +51,16 @@ class Budget:
             if value <= 0:
                 raise ConfigError(f"budget.{name}={value}", "must be above 0")
 
-    def total_steps(self, *, tokens_per_step: int, epoch_tokens: int, n_params: int) -> int:
-        """Optimizer steps of the run, at least one."""
+    def total_steps(self, *, tokens_per_step: int, epoch_tokens: int, n_params: int, flops_per_token: int) -> int:
+        """Optimizer steps of the run, at least one; ``hours`` says nothing here (`lumi.profile` measures)."""
         if self.steps is not None:
             return self.steps
         if self.tokens is not None:
             tokens = float(self.tokens)
         elif self.epochs is not None:
             tokens = self.epochs * epoch_tokens
+        elif self.flops is not None:
+            tokens = self.flops / flops_per_token
         else:
             tokens = self.tokens_per_parameter * n_params
         return max(1, math.ceil(tokens / tokens_per_step))

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 Settings = dict[str, Any]
 
-_FREE = ("name", "resume", "paths", "callbacks", "logger", "source", "corpus", "task", "executor")
+_FREE = ("name", "resume", "paths", "callbacks", "logger", "source", "corpus", "task", "executor", "plan", "law")
 """Keys that may differ when a run is continued: none of them changes a number, or it does so as a part of ``data``."""
 
 
@@ -87,8 +87,13 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def decisive(settings: Settings) -> Settings:
-    """The settings that decide the numbers of a run."""
-    return {key: value for key, value in settings.items() if key not in _FREE}
+    """The settings that decide the numbers of a run.
+
+    Lengths that came later and are null are left out, or no run from before them would be found again.
+    """
+    kept = {key: value for key, value in settings.items() if key not in _FREE}
+    unused = [key for key in ("flops", "hours") if kept["budget"].get(key) is None]
+    return {**kept, "budget": {key: value for key, value in kept["budget"].items() if key not in unused}}
 
 
 def check_same_data(checkpoint: Path, fingerprints: dict[str, str], *, compiled: bool) -> None:

@@ -195,7 +195,10 @@ class _Run:
     def _length(self, config: DecoderConfig) -> int:
         """Optimizer steps, from the budget."""
         return self.budget.total_steps(
-            tokens_per_step=self.tokens_per_step, epoch_tokens=self.data.n_tokens, n_params=config.n_params()
+            tokens_per_step=self.tokens_per_step,
+            epoch_tokens=self.data.n_tokens,
+            n_params=config.n_params(),
+            flops_per_token=config.flops_per_token(self.data.seq_len),
         )
 
     def _plan(self, config: DecoderConfig, stage: Any) -> Plan:

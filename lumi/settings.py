@@ -12,6 +12,7 @@ Settings = dict[str, Any]
 ROOT_KEYS = (
     "name", "seed", "resume", "budget", "paths", "source", "pack", "tokenizer", "arch", "data", "optim", "trainer",
     "callbacks", "logger", "stage", "template", "init_from", "corpus", "task", "executor",
+    "plan", "law",
 )  # fmt: skip
 """Everything that ``conf/train.yaml`` may hold."""
 

@@ -10,8 +10,8 @@ from lumi.plan import Budget, Plan, measure_micro_batch, measure_peak_flops
 
 
 def steps(budget: Budget) -> int:
-    """Of a model of 1,000 parameters, on an epoch of 5,000 tokens, with 300 tokens a step."""
-    return budget.total_steps(tokens_per_step=300, epoch_tokens=5000, n_params=1000)
+    """Of a model of 1,000 parameters and 6,000 operations a token, on an epoch of 5,000 tokens, with 300 tokens a step."""
+    return budget.total_steps(tokens_per_step=300, epoch_tokens=5000, n_params=1000, flops_per_token=6000)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,8 @@ def steps(budget: Budget) -> int:
         (Budget(tokens=1), 1),
         (Budget(epochs=1.5), 25),  # 7,500 tokens
         (Budget(epochs=0.001), 1),
+        (Budget(flops=6e6), 4),  # 1,000 tokens, rounded up to whole steps
+        (Budget(flops=1.0), 1),
         (Budget(), 67),  # 20 tokens for each of 1,000 parameters, in steps of 300
         (Budget(tokens_per_parameter=3), 10),
         (Budget(steps=7, tokens_per_parameter=3), 7),
@@ -33,14 +35,24 @@ def test_a_budget_gives_so_many_steps(budget, expected):
 
 
 @pytest.mark.parametrize(
-    "given", [{"steps": 1, "tokens": 1}, {"steps": 1, "epochs": 1.0}, {"tokens": 1, "epochs": 1.0}]
+    "given",
+    [
+        {"steps": 1, "tokens": 1},
+        {"steps": 1, "epochs": 1.0},
+        {"tokens": 1, "epochs": 1.0},
+        {"tokens": 1, "flops": 1.0},
+        {"steps": 1, "hours": 1.0},
+    ],
 )
 def test_two_lengths_at_once_are_refused(given):
     with pytest.raises(ConfigError, match=r"budget\.\w+=1.*, budget\.\w+=1.* · at most one may be set"):
         Budget(**given)
 
 
-@pytest.mark.parametrize(("key", "value"), [("steps", 0), ("tokens", -5), ("epochs", 0.0), ("tokens_per_parameter", 0)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("steps", 0), ("tokens", -5), ("epochs", 0.0), ("flops", 0.0), ("hours", -1.0), ("tokens_per_parameter", 0)],
+)
 def test_a_length_that_is_not_positive_is_refused(key, value):
     with pytest.raises(ConfigError, match=rf"budget\.{key}={value} · must be above 0"):
         Budget(**{key: value})
