@@ -29,6 +29,7 @@ from lumi.initial import check_template, checkpoint_identity, initial_model, ini
 from lumi.lock import folder_lock
 from lumi.manifest import MANIFEST, fingerprint, read_manifest, write_atomic
 from lumi.memory import estimate_memory
+from lumi.optim import Recipe
 from lumi.plan import Budget, Plan, measure_micro_batch, measure_peak_flops
 from lumi.reference import attach_reference
 from lumi.resume import check_same_data, decisive, read_state, run_folder, starting_point, versions
@@ -93,6 +94,8 @@ class _Run:
         self.data.setup()
         config: DecoderConfig = build(self.settings["arch"], "arch", vocab_size=self.data.tokenizer.vocab_size)
         self.decoder = Decoder(config)
+        recipe: Recipe = build(self.settings["optim"], "optim")
+        recipe.initialise(self.decoder.named_parameters(), init_qk_std=config.init_qk_std)
         if initial is not None:
             self.decoder = Decoder(run_time_config(self.settings, initial))
             self.decoder.load_state_dict(initial.decoder.state_dict())

@@ -29,6 +29,10 @@ class Recipe(Protocol):
     schedule: Schedule
     clip_norm: float | None
 
+    def initialise(self, parameters: NamedParameters, *, init_qk_std: float | None) -> None:
+        """Change new weights in place, where the rates expect others than the decoder's own (``arch.init_…``)."""
+        ...
+
     def optimizer(self, parameters: NamedParameters) -> torch.optim.Optimizer:
         """A new optimizer; each group keeps its peak rate as ``peak_lr``."""
         ...
@@ -62,6 +66,9 @@ class AdamW:
         """Raises ConfigError when a value is out of range."""
         _check_common(self)
 
+    def initialise(self, parameters: NamedParameters, *, init_qk_std: float | None) -> None:
+        """The decoder's own weights stay."""
+
     def state_bytes(self, parameters: NamedParameters) -> int:
         """Two moments."""
         return sum(2 * parameter.nbytes for _, parameter in parameters)
@@ -73,7 +80,7 @@ class AdamW:
             {"params": decayed, "weight_decay": self.weight_decay, "peak_lr": self.lr},
             {"params": plain, "weight_decay": 0.0, "peak_lr": self.lr},
         ]
-        return _adamw(groups, self)
+        return fused_adamw(groups, self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,14 +117,17 @@ class Muon:
         if self.adamw_lr <= 0:
             raise ConfigError(f"optim.adamw_lr={self.adamw_lr}", "must be above 0")
 
+    def initialise(self, parameters: NamedParameters, *, init_qk_std: float | None) -> None:
+        """The decoder's own weights stay."""
+
     def state_bytes(self, parameters: NamedParameters) -> int:
         """One momentum of a block's matrix, two moments of the rest."""
-        return sum((1 if _is_of_block(name, p) else 2) * p.nbytes for name, p in parameters)
+        return sum((1 if is_of_block(name, p) else 2) * p.nbytes for name, p in parameters)
 
     def optimizer(self, parameters: NamedParameters) -> torch.optim.Optimizer:
         """Muon's group first, then AdamW's two."""
         named = list(parameters)
-        blocks = [(name, p) for name, p in named if _is_of_block(name, p)]
+        blocks = [(name, p) for name, p in named if is_of_block(name, p)]
         chosen = {name for name, _ in blocks}
         decayed, plain = split_decay((name, p) for name, p in named if name not in chosen)
         muon = MuonStep(
@@ -131,10 +141,10 @@ class Muon:
             {"params": decayed, "weight_decay": self.weight_decay, "peak_lr": self.adamw_lr},
             {"params": plain, "weight_decay": 0.0, "peak_lr": self.adamw_lr},
         ]
-        return Together(muon, _adamw([group for group in groups if group["params"]], self))
+        return Together(muon, fused_adamw([group for group in groups if group["params"]], self))
 
 
-def _is_of_block(name: str, parameter: nn.Parameter) -> bool:
+def is_of_block(name: str, parameter: nn.Parameter) -> bool:
     """Whether it is a matrix that Muon updates."""
     return parameter.dim() == 2 and ".layers." in name
 
@@ -180,7 +190,7 @@ def split_decay(parameters: NamedParameters) -> tuple[list[nn.Parameter], list[n
     return decayed, plain
 
 
-def _adamw(groups: list[dict[str, Any]], recipe: AdamW | Muon) -> torch.optim.Optimizer:
+def fused_adamw(groups: list[dict[str, Any]], recipe: AdamW | Muon) -> torch.optim.Optimizer:
     """PyTorch's AdamW; each group starts at its peak rate."""
     groups = [{**group, "lr": group["peak_lr"]} for group in groups]
     optimizer = torch.optim.AdamW(groups, betas=recipe.betas, eps=recipe.eps, fused=True)
