@@ -7,8 +7,8 @@ from typing import Any
 
 from lumi.arch import DecoderConfig
 from lumi.errors import CheckpointError, ConfigError
+from lumi.identity import read_state
 from lumi.manifest import read_manifest
-from lumi.resume import read_state
 from lumi.tokenizer import Template
 from lumi.trained import Trained, find_checkpoint, load_trained
 

@@ -1,6 +1,6 @@
 """Which run a command means, and where it continues: the rules of ``resume=auto | never | PATH``.
 
-A run keeps its settings. What decides its numbers may not change under it; what does not (`_FREE`) may.
+A run keeps its settings. What decides its numbers may not change under it; what does not (see `lumi.identity`) may.
 """
 
 import importlib.metadata
@@ -17,21 +17,12 @@ import lumi
 from lumi.callbacks import list_checkpoints, newest_checkpoint
 from lumi.config import differences
 from lumi.errors import CheckpointError, ConfigError, DataError
-from lumi.manifest import fingerprint, verify
+from lumi.identity import decisive, read_state
+from lumi.manifest import verify
 
 log = logging.getLogger(__name__)
 
 Settings = dict[str, Any]
-
-_FREE = ("name", "resume", "paths", "callbacks", "logger", "source", "corpus", "task", "executor", "plan", "law")
-"""Keys that may differ when a run is continued: none of them changes a number, or it does so as a part of ``data``."""
-
-
-def run_folder(settings: Settings) -> Path:
-    """``runs/<name>``; without a name, one that equal settings share, so that the same command continues the same run."""
-    stage = settings["stage"]["_target_"].rpartition(".")[2].lower()
-    name = settings["name"] or f"{stage}-{settings['corpus']['name']}-{fingerprint(decisive(settings))[:8]}"
-    return Path(settings["paths"]["runs"]) / name
 
 
 def starting_point(settings: Settings, folder: Path) -> Path | str | None:
@@ -75,25 +66,6 @@ def _given_checkpoint(path: Path, settings: Settings, folder: Path) -> Path:
             log.warning("set aside, because the run goes back to step %d: %s", step, newer)
             newer.rename(newer.with_name(f"{newer.name}.superseded"))
     return found
-
-
-def read_state(folder: Path) -> dict[str, Any]:
-    """What a run's ``run.json`` says."""
-    path = folder / "run.json"
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError:
-        raise CheckpointError(f"{path}", "is not readable", "the run cannot be continued: use name=…") from None
-
-
-def decisive(settings: Settings) -> Settings:
-    """The settings that decide the numbers of a run.
-
-    Lengths that came later and are null are left out, or no run from before them would be found again.
-    """
-    kept = {key: value for key, value in settings.items() if key not in _FREE}
-    unused = [key for key in ("flops", "hours") if kept["budget"].get(key) is None]
-    return {**kept, "budget": {key: value for key, value in kept["budget"].items() if key not in unused}}
 
 
 def check_same_data(checkpoint: Path, fingerprints: dict[str, str], *, compiled: bool) -> None:

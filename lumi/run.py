@@ -25,6 +25,7 @@ from lumi.callbacks import FolderCheckpointIO, MetricsCsv, RunFacts, WandB, best
 from lumi.config import build, find_class, resolve
 from lumi.data import Beginning, MixedWindows, PreferenceData, RunLength
 from lumi.errors import ConfigError, DataError
+from lumi.identity import decisive, read_state, run_folder
 from lumi.initial import check_template, checkpoint_identity, initial_model, initial_moved, run_time_config
 from lumi.lock import folder_lock
 from lumi.manifest import MANIFEST, fingerprint, read_manifest, write_atomic
@@ -32,7 +33,7 @@ from lumi.memory import estimate_memory
 from lumi.optim import Recipe
 from lumi.plan import Budget, Plan, measure_micro_batch, measure_peak_flops
 from lumi.reference import attach_reference
-from lumi.resume import check_same_data, decisive, read_state, run_folder, starting_point, versions
+from lumi.resume import check_same_data, starting_point, versions
 from lumi.settings import Settings, check, data_arguments
 from lumi.stage.base import Sources, Stage
 from lumi.tokenizer import Tokenizer

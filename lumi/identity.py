@@ -1,0 +1,55 @@
+"""Which run settings mean: its folder, and what may differ without making it another run. Needs no torch.
+
+A sweep asks this of every job before it starts one: what is finished is skipped without seconds of imports.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lumi.errors import CheckpointError
+from lumi.layout import without_layout
+from lumi.manifest import fingerprint
+
+Settings = dict[str, Any]
+
+_FREE = (
+    "name", "resume", "paths", "callbacks", "logger", "source", "corpus", "task", "executor", "plan", "law", "study", "slots",
+    "sweep",
+    "plan", "law",
+)  # fmt: skip
+"""Keys that may differ when a run is continued: none of them changes a number, or it does so as a part of ``data``."""
+
+
+def run_folder(settings: Settings) -> Path:
+    """``runs/<name>``; without a name, one that equal settings share, so that the same command continues the same run."""
+    stage = settings["stage"]["_target_"].rpartition(".")[2].lower()
+    name = settings["name"] or f"{stage}-{settings['corpus']['name']}-{fingerprint(decisive(settings))[:8]}"
+    return Path(settings["paths"]["runs"]) / name
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """What a run's ``run.json`` says."""
+    path = folder / "run.json"
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        raise CheckpointError(f"{path}", "is not readable", "the run cannot be continued: use name=…") from None
+
+
+def decisive(settings: Settings) -> Settings:
+    """The settings that decide the numbers of a run.
+
+    Lengths that came later and are null are left out, or no run from before them would be found again.
+    """
+    kept = without_layout({key: value for key, value in settings.items() if key not in _FREE})
+    unused = [key for key in ("flops", "hours") if kept["budget"].get(key) is None]
+    return {**kept, "budget": {key: value for key, value in kept["budget"].items() if key not in unused}}
+
+
+def is_finished(settings: Settings, folder: Path) -> bool:
+    """Whether the run is there with these very settings, and to be left as it is."""
+    if settings["resume"] != "auto" or not (folder / "run.json").exists():
+        return False
+    state = read_state(folder)
+    return state["status"] == "finished" and decisive(state["settings"]) == decisive(settings)
