@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from lumi.arch.fused import FusedDecoder
 from lumi.config import build, check_keys, resolve
-from lumi.errors import ConfigError, did_you_mean
+from lumi.errors import ConfigError, DataError, did_you_mean
 from lumi.export.source import weights_sha256
 from lumi.generate import Engine
 from lumi.manifest import MANIFEST, fingerprint, verify
@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 
 ROOT_KEYS = (
     "mode", "model", "base", "engine", "device", "dtype", "slots", "max_waiting", "prompt_part", "sampling", "server", "prompt",
-    "system", "format", "out", "paths",
+    "system", "input", "format", "out", "paths",
 )  # fmt: skip
-MODES = ("api", "chat", "export")
+MODES = ("api", "chat", "batch", "export")
 ENGINES = ("lumi", "llamacpp", "vllm")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -49,7 +49,7 @@ def serve(cfg: DictConfig) -> None:
     _check(settings)
     build(settings["server"], "server")
     build(settings["sampling"], "sampling")
-    {"api": _serve_api, "chat": _chat, "export": _export}[settings["mode"]](settings)
+    {"api": _serve_api, "chat": _chat, "batch": _batch, "export": _export}[settings["mode"]](settings)
 
 
 def _check(settings: Settings) -> None:
@@ -83,6 +83,26 @@ def _serve_api(settings: Settings) -> None:
     trained = list(_load(settings))
     models = [_served(name, each, settings, metrics) for name, each in zip(_names(trained), trained, strict=True)]
     serve(models, build(settings["server"], "server"), metrics)
+
+
+def _batch(settings: Settings) -> None:
+    from lumi.serve.api import Service
+    from lumi.serve.batch import answer_file
+    from lumi.serve.metrics import Metrics
+
+    if not settings["input"] or not settings["out"]:
+        raise ConfigError(
+            f"input={settings['input']} out={settings['out']}",
+            "mode=batch needs both files",
+            "python serve.py mode=batch model=… input=requests.jsonl out=answers.jsonl",
+        )
+    metrics = Metrics([])
+    trained = list(_load(settings))
+    models = [_served(name, each, settings, metrics) for name, each in zip(_names(trained), trained, strict=True)]
+    service = Service(models, metrics, None)
+    n_failed = answer_file(service, Path(settings["input"]), Path(settings["out"]), n_rows=settings["slots"])
+    if n_failed:
+        raise DataError(f"{n_failed} requests", "could not be answered", f"{settings['out']} says why")
 
 
 def _served(name: str, trained: Trained, settings: Settings, metrics: "Metrics") -> "ServedModel":
@@ -198,7 +218,7 @@ def _write_export(trained: Trained, folder: Path, format_name: Any, dtype: str) 
 
 def _load(settings: Settings) -> Iterator[Trained]:
     paths = [settings["model"]] if isinstance(settings["model"], str) else settings["model"]
-    if settings["mode"] != "api" and len(paths) != 1:
+    if settings["mode"] in ("chat", "export") and len(paths) != 1:
         raise ConfigError(f"model={settings['model']}", f"mode={settings['mode']} takes one model")
     if not isinstance(paths, Sequence) or not paths or not all(isinstance(path, str) for path in paths):
         raise ConfigError(

@@ -56,7 +56,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 }
 _CODES = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed"}
 """What the framework itself refuses."""
-_FIELDS = {
+FIELDS = {
     name
     for model in (
         ChatRequest, CompletionRequest, protocol.Preference, protocol.ChatMessage, protocol.TextPart,
@@ -347,7 +347,7 @@ async def _on_api_error(_: Request, error: Exception) -> JSONResponse:
 
 async def _on_invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError), "registered for it"
-    return from_validation(error.errors(), _FIELDS).response()
+    return from_validation(error.errors(), FIELDS).response()
 
 
 async def _on_http(_: Request, error: Exception) -> Response:
