@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lumi.errors import ConfigError, LumiError, did_you_mean
+from lumi.sweep.plugins import register
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ def run(main: Callable[[], None], *, spins: int = 0) -> None:
         return
     gc.disable()  # until the job begins: Hydra makes many small objects, see `importing`
     try:
+        register()
         main()
     except LumiError as error:
         _stop(error)
@@ -71,6 +73,7 @@ def job(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     def guarded(cfg: DictConfig) -> None:
         gc.enable()
         try:
+            _refuse_study_keys()
             function(cfg)
         except LumiError as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -79,6 +82,14 @@ def job(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
             _stop(error)
 
     return guarded
+
+
+def _refuse_study_keys() -> None:
+    """What belongs to many runs says nothing in the command of one."""
+    hydra = HydraConfig.get()
+    for word in hydra.overrides.task if hydra.mode == RunMode.RUN else ():
+        if word.startswith(("sweep=", "sweep.", "study=", "slots=")):
+            raise ConfigError(word, "is about several runs", "add -m")
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from lumi.errors import CheckpointError
-from lumi.layout import without_layout
 from lumi.manifest import fingerprint
 
 Settings = dict[str, Any]
@@ -16,7 +15,6 @@ Settings = dict[str, Any]
 _FREE = (
     "name", "resume", "paths", "callbacks", "logger", "source", "corpus", "task", "executor", "plan", "law", "study", "slots",
     "sweep",
-    "plan", "law",
 )  # fmt: skip
 """Keys that may differ when a run is continued: none of them changes a number, or it does so as a part of ``data``."""
 
@@ -42,7 +40,7 @@ def decisive(settings: Settings) -> Settings:
 
     Lengths that came later and are null are left out, or no run from before them would be found again.
     """
-    kept = without_layout({key: value for key, value in settings.items() if key not in _FREE})
+    kept = {key: value for key, value in settings.items() if key not in _FREE}
     unused = [key for key in ("flops", "hours") if kept["budget"].get(key) is None]
     return {**kept, "budget": {key: value for key, value in kept["budget"].items() if key not in unused}}
 

@@ -12,7 +12,7 @@ Settings = dict[str, Any]
 ROOT_KEYS = (
     "name", "seed", "resume", "budget", "paths", "source", "pack", "tokenizer", "arch", "data", "optim", "trainer",
     "callbacks", "logger", "stage", "template", "init_from", "corpus", "task", "executor",
-    "plan", "law",
+    "plan", "law", "sweep", "study", "slots",
 )  # fmt: skip
 """Everything that ``conf/train.yaml`` may hold."""
 
