@@ -9,6 +9,11 @@ from typing import TypedDict
 from torch import Tensor
 
 
+REPEATED = -1
+"""Source of a validation batch that another rank has read too: it is there so that all ranks take as many steps, and counts
+nowhere."""
+
+
 class PackedBatch(TypedDict):
     """``B`` windows of ``T`` tokens cut from a packed stream; several documents may share a window.
 

@@ -66,6 +66,18 @@ class NumericError(LumiError):
     exit_code = 6
 
 
+class RankError(LumiError):
+    """A rank of the run has ended, and the run with it.
+
+    Args:
+        exit_code: of the process.
+    """
+
+    def __init__(self, found: str, rule: str = "", fix: str = "", exit_code: int = 1) -> None:
+        super().__init__(found, rule, fix)
+        self.exit_code = exit_code
+
+
 class Interrupted(LumiError):
     """A signal asked the run to end; what was done is saved and can be resumed.
 

@@ -334,7 +334,7 @@ class _Evaluation:
             "vocabulary": config.vocab_size,
             "sequence_length": config.max_seq_len,
             "step": facts["step"],
-            "training_tokens": facts["step"] * facts["tokens_per_step"],
+            "training_tokens": facts.get("tokens", facts["step"] * facts["tokens_per_step"]),
             "tokenizer_sha256": model.tokenizer.sha256,
             **({"template": template.name} if (template := model.template) else {}),
             **({"made_from": facts["initial"]["path"]} if "initial" in facts else {}),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lumi.errors import CheckpointError
+from lumi.layout import without_layout
 from lumi.manifest import fingerprint
 
 Settings = dict[str, Any]
@@ -40,7 +41,7 @@ def decisive(settings: Settings) -> Settings:
 
     Lengths that came later and are null are left out, or no run from before them would be found again.
     """
-    kept = {key: value for key, value in settings.items() if key not in _FREE}
+    kept = without_layout({key: value for key, value in settings.items() if key not in _FREE})
     unused = [key for key in ("flops", "hours") if kept["budget"].get(key) is None]
     return {**kept, "budget": {key: value for key, value in kept["budget"].items() if key not in unused}}
 

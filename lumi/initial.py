@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lumi.arch import DecoderConfig
-from lumi.errors import CheckpointError, ConfigError
+from lumi.errors import CheckpointError, ConfigError, TokenizerMismatch
 from lumi.identity import read_state
 from lumi.manifest import read_manifest
 from lumi.tokenizer import Template
@@ -25,16 +25,14 @@ def initial_model(settings: Settings, follows: str | None, expect_tokenizer: str
 
     Args:
         settings: of the run.
-        follows: the stage that comes before this one.
+        follows: the stage that comes before this one; None begins from random weights unless a model is named.
         expect_tokenizer: SHA-256 that a model found by itself must have been trained with; None takes any.
 
     Raises:
         ConfigError: there is no such model (with the command that makes one), or it has another architecture.
     """
     wanted = settings["init_from"]
-    if follows is None:
-        if wanted not in ("auto", None):
-            raise ConfigError(f"init_from={wanted}", "this stage begins from random weights", "leave it out")
+    if follows is None and wanted in ("auto", None):
         return None
     if wanted is None:
         log.info("init_from=null: starting from random weights, as a control")
@@ -43,6 +41,7 @@ def initial_model(settings: Settings, follows: str | None, expect_tokenizer: str
         trained = load_trained(Path(wanted), key="init_from")
         _check_architecture(settings, trained)
         return trained
+    assert follows is not None, "auto was settled above"
     path = _newest(settings, follows, expect_tokenizer)
     log.info("init_from=auto: %s", path)
     return load_trained(path)
@@ -135,6 +134,20 @@ def check_template(template: Template | None, trained: Trained) -> None:
             f"template={template.name}",
             f"is not the one that {trained.checkpoint} was trained with",
             f"template={learnt.name}, or another init_from",
+        )
+
+
+def check_tokenizer(sha256: str, trained: Trained) -> None:
+    """A model goes on with the tokens that it has learnt.
+
+    Raises:
+        TokenizerMismatch: the data are written in others.
+    """
+    if sha256 != trained.tokenizer.sha256:
+        raise TokenizerMismatch(
+            f"the data have tokenizer {sha256[:12]}…",
+            f"{trained.checkpoint} was trained with {trained.tokenizer.sha256[:12]}…",
+            "tokenizer=existing tokenizer.path=… of that model, or another init_from",
         )
 
 

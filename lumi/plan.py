@@ -51,7 +51,7 @@ class Budget:
             if value <= 0:
                 raise ConfigError(f"budget.{name}={value}", "must be above 0")
 
-    def total_steps(self, *, tokens_per_step: int, epoch_tokens: int, n_params: int, flops_per_token: int) -> int:
+    def total_steps(self, *, tokens_per_step: float, epoch_tokens: int, n_params: int, flops_per_token: int) -> int:
         """Optimizer steps of the run, at least one; ``hours`` says nothing here (`lumi.profile` measures)."""
         if self.steps is not None:
             return self.steps
@@ -74,7 +74,7 @@ class Plan:
         parameters: all, a tied matrix once. non_embedding: without embedding and head.
         flops_per_token: forward and backward.
         optimal_tokens: 20 for each parameter.
-        total_steps, tokens_per_step, epochs: length of the run.
+        total_steps, tokens_per_step, tokens, epochs: length of the run; with a curriculum tokens_per_step is an average.
         memory_bytes: at the highest point of training, see `lumi.memory`.
         seconds: expected training time, from a short measurement; None if it was not measured.
         peak_flops: of this device on a large matrix product, measured.
@@ -86,6 +86,7 @@ class Plan:
     optimal_tokens: int
     total_steps: int
     tokens_per_step: int
+    tokens: int
     epochs: float
     memory_bytes: int
     peak_flops: float
@@ -93,7 +94,7 @@ class Plan:
 
     def lines(self) -> list[str]:
         """For people."""
-        tokens = self.total_steps * self.tokens_per_step
+        tokens = self.tokens
         share = 100 * tokens / self.optimal_tokens
         lines = [
             f"parameters      {self.parameters:,} ({self.non_embedding:,} without embeddings)",

@@ -8,7 +8,9 @@
       checkpoints/     step_00001000.ckpt/ …         tensorboard/, wandb/   when those loggers are on
 """
 
+import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import time
@@ -23,15 +25,26 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from lumi.arch import Decoder, DecoderConfig
 from lumi.callbacks import FolderCheckpointIO, MetricsCsv, RunFacts, WandB, best_checkpoint
 from lumi.config import build, find_class, resolve
-from lumi.data import Beginning, MixedWindows, PreferenceData, RunLength
+from lumi.data import Beginning, Curriculum, MixedWindows, PreferenceData, RunLength
 from lumi.errors import ConfigError, DataError
 from lumi.identity import decisive, read_state, run_folder
-from lumi.initial import check_template, checkpoint_identity, initial_model, initial_moved, run_time_config
+from lumi.initial import (
+    check_template,
+    check_tokenizer,
+    checkpoint_identity,
+    initial_model,
+    initial_moved,
+    run_time_config,
+)
+from lumi.launch import launch
+from lumi.layout import warn_of_layout
 from lumi.lock import folder_lock
 from lumi.manifest import MANIFEST, fingerprint, read_manifest, write_atomic
 from lumi.memory import estimate_memory
 from lumi.optim import Recipe
+from lumi.parallel import lightning_strategy
 from lumi.plan import Budget, Plan, measure_micro_batch, measure_peak_flops
+from lumi.ranks import Ranks, joined, starts_alone
 from lumi.reference import attach_reference
 from lumi.resume import check_same_data, starting_point, versions
 from lumi.settings import Settings, check, data_arguments
@@ -54,9 +67,20 @@ def train(cfg: DictConfig) -> dict[str, float]:
     """
     settings = resolve(cfg)
     check(settings)
+    setup: TrainerConfig = build(settings["trainer"], "trainer")
+    if starts_alone(setup.world_size, setup.num_nodes):
+        launch(settings, setup.world_size)
+        return read_state(run_folder(settings))["metrics"]
+    return train_rank(settings)
+
+
+def train_rank(settings: Settings) -> dict[str, float]:
+    """`train` in one of the run's processes."""
     folder = run_folder(settings)
-    with folder_lock(folder):
-        start = starting_point(settings, folder)
+    setup: TrainerConfig = build(settings["trainer"], "trainer")
+    with joined(setup.device(), group_of_one=setup.strategy == "fsdp") as ranks, contextlib.ExitStack() as held:
+        ranks.first_does(lambda: held.enter_context(folder_lock(folder)))
+        start = ranks.first_does(lambda: starting_point(settings, folder))
         if start == "finished":
             log.info("%s is finished; nothing to do (name=… or other settings make another run)", folder)
             state = read_state(folder)
@@ -64,7 +88,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
                 began = state["initial"]["path"]
                 log.warning("it began from %s; init_from now means %s: name=… trains from that one", began, newer)
             return state["metrics"]
-        return _Run(settings, folder, start).execute()
+        return _Run(settings, folder, start, ranks).execute()
 
 
 def _beginning(trained: Trained) -> Beginning:
@@ -77,8 +101,8 @@ def _beginning(trained: Trained) -> Beginning:
 class _Run:
     """One run between its folder's lock and its last row of metrics; `execute` reads from top to bottom."""
 
-    def __init__(self, settings: Settings, folder: Path, start: Path | str | None) -> None:
-        self.settings, self.folder = settings, folder
+    def __init__(self, settings: Settings, folder: Path, start: Path | str | None, ranks: Ranks) -> None:
+        self.settings, self.folder, self.ranks = settings, folder, ranks
         self.start = start if isinstance(start, Path) else None
         self.start_step = read_manifest(self.start, kind="checkpoint").info["step"] if self.start else 0
         self.trainer_config: TrainerConfig = build(settings["trainer"], "trainer")
@@ -91,8 +115,10 @@ class _Run:
         pl.seed_everything(self.settings["seed"], workers=True, verbose=False)
         self.data: MixedWindows = build(self.settings["data"], "data", **data_arguments(self.settings))
         initial = self._initial_model()
-        self.data.prepare_data()
+        self.ranks.first_does(self.data.prepare_data)
         self.data.setup()
+        if initial is not None:
+            check_tokenizer(self.data.tokenizer.sha256, initial)
         config: DecoderConfig = build(self.settings["arch"], "arch", vocab_size=self.data.tokenizer.vocab_size)
         self.decoder = Decoder(config)
         recipe: Recipe = build(self.settings["optim"], "optim")
@@ -108,13 +134,14 @@ class _Run:
         self.plan = self._plan(config, stage)
         if self.start:
             check_same_data(self.start, self.data.fingerprints(), compiled=self.compiles)
+            warn_of_layout(json.loads((self.start / "run.json").read_bytes())["settings"], self.settings)
         self._announce()
         self._save_state("running", {})
         trainer = self._trainer(self.decoder.config, stage)
         if stage.needs_reference:
             self._attach_reference(initial)
         self._fit(trainer, stage)
-        if stage.lora is not None and stage.lora.merge:
+        if stage.lora is not None and stage.lora.merge and self.ranks.is_first:
             best = best_checkpoint(self.folder / "checkpoints")  # None unless callbacks.checkpoint.keep_best
             save_trained(load_trained(best or self.folder), self.folder / "merged")
             log.info("merged model: %s", self.folder / "merged")
@@ -162,7 +189,10 @@ class _Run:
                 f"{before['path']}", "has other weights than when this run began", "name=… starts another run"
             )
         self.data.beginning = _beginning(trained)
-        check_template(getattr(self.data, "template", None), trained)
+        if stage_class.follows is not None:
+            check_template(getattr(self.data, "template", None), trained)
+        elif expected is not None:
+            check_tokenizer(expected, trained)
         return trained
 
     def _attach_reference(self, initial: Trained | None) -> None:
@@ -176,7 +206,12 @@ class _Run:
         device = self.trainer_config.device()
         assert isinstance(self.data, PreferenceData), "a stage with a reference reads preference data"
         precision = self.trainer_config.resolved_precision()
-        attach_reference(self.data, initial.decoder.to(device), self.initial["weights"], precision)
+        attach = functools.partial(
+            attach_reference, self.data, initial.decoder.to(device), self.initial["weights"], precision
+        )
+        self.ranks.first_does(attach)
+        if not self.ranks.is_first:
+            attach()  # reads what the first rank has computed
         initial.decoder.cpu()
 
     @property
@@ -185,21 +220,21 @@ class _Run:
         return self.trainer_config.val_every_steps or max(1, self.total_steps // 10)
 
     @property
-    def tokens_per_step(self) -> int:
-        """Tokens that all ranks read in an optimizer step."""
-        setup, data = self.trainer_config, self.data
-        return data.batch_size * (data.seq_len - 1) * setup.accumulate * setup.world_size
+    def curriculum(self) -> Curriculum:
+        """What each step reads; its length is known once the run's is."""
+        setup = self.trainer_config
+        return self.data.curriculum(setup.accumulate * setup.world_size, self.data.length.total_steps)
 
     @property
     def compiles(self) -> bool:
         """Whether the blocks are compiled."""
-        tokens = self.tokens_per_step * self.total_steps
+        tokens = self.curriculum.tokens(self.total_steps)
         return self.trainer_config.compiles(self.decoder.config.flops_per_token(self.data.seq_len) * tokens)
 
     def _length(self, config: DecoderConfig) -> int:
         """Optimizer steps, from the budget."""
         return self.budget.total_steps(
-            tokens_per_step=self.tokens_per_step,
+            tokens_per_step=self.curriculum.tokens_per_step,
             epoch_tokens=self.data.n_tokens,
             n_params=config.n_params(),
             flops_per_token=config.flops_per_token(self.data.seq_len),
@@ -221,18 +256,22 @@ class _Run:
                 accumulates=setup.accumulate > 1,
             )
             seconds = measure_micro_batch(self.decoder, batch)
+            seconds /= batch["tokens"].numel() - len(batch["tokens"])  # a token
         release_memory()
+        tokens, of_step = self.curriculum.tokens(total_steps), self.curriculum.tokens_per_step
+        left = tokens - self.curriculum.tokens(self.start_step)
         return Plan(
             parameters=config.n_params(),
             non_embedding=config.n_params(embedding=False),
             flops_per_token=config.flops_per_token(data.seq_len),
             optimal_tokens=round(self.budget.tokens_per_parameter * config.n_params()),
             total_steps=total_steps,
-            tokens_per_step=self.tokens_per_step,
-            epochs=total_steps * self.tokens_per_step / data.n_tokens,
+            tokens_per_step=round(of_step),
+            tokens=tokens,
+            epochs=tokens / data.n_tokens,
             memory_bytes=memory_bytes,
             peak_flops=measure_peak_flops(device, torch.bfloat16 if half else torch.float32) * setup.world_size,
-            seconds=seconds * setup.accumulate * (total_steps - self.start_step),
+            seconds=seconds * left / setup.world_size,
         )
 
     def _stage(self) -> Any:
@@ -255,6 +294,7 @@ class _Run:
 
     def _trainer(self, config: DecoderConfig, stage: Stage) -> pl.Trainer:
         setup = self.trainer_config
+        parallel = lightning_strategy(setup.strategy, self.ranks)
         if self.compiles:
             self.decoder.compile_blocks()
         return pl.Trainer(
@@ -263,7 +303,8 @@ class _Run:
             val_check_interval=self.val_every_steps * setup.accumulate,
             logger=[MetricsCsv(self.folder / "metrics.csv", self.start_step), *self._loggers()],
             callbacks=self._callbacks(),
-            plugins=[FolderCheckpointIO(self._facts(config, stage))],
+            plugins=[FolderCheckpointIO(self._facts(config, stage)), *parallel["plugins"]],
+            strategy=parallel["strategy"],
             default_root_dir=self.folder,
         )
 
@@ -273,12 +314,14 @@ class _Run:
         return [build(node, f"logger.{name}", **offered) for name, node in nodes.items() if node]
 
     def _callbacks(self) -> list[pl.Callback]:
-        data, plan = self.data, self.plan
+        data, plan, curriculum = self.data, self.plan, self.curriculum
+        mixture = data.mixture(curriculum)
         offered = {
             "run_folder": self.folder,
             "total_steps": self.total_steps,
             "val_every_steps": self.val_every_steps,
-            "tokens_per_step": plan.tokens_per_step,
+            "tokens": curriculum.tokens,
+            "taken": lambda step: mixture.taken(curriculum.samples(step)).tolist(),
             "epoch_tokens": data.n_tokens,
             "flops_per_token": plan.flops_per_token,
             "peak_flops": plan.peak_flops,
@@ -296,6 +339,7 @@ class _Run:
             decoder=config,
             tokenizer=tokenizer.model_bytes,
             tokenizer_sha256=tokenizer.sha256,
+            tokens=self.curriculum.tokens,
             lora=stage.lora,
             facts={
                 "name": self.folder.name,
@@ -329,6 +373,8 @@ class _Run:
         return fingerprint([str(self.folder.resolve()), decisive(self.settings)])[:12]
 
     def _save_state(self, status: str, metrics: dict[str, float]) -> None:
+        if not self.ranks.is_first:
+            return
         state = {
             "status": status,
             "settings": self.settings,

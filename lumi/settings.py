@@ -20,7 +20,7 @@ ROOT_KEYS = (
 STAGE_OFFERED = ("decoder", "recipe", "sources", "total_steps", "accumulate", "seed")
 LOGGERS_OFFERED = ("run_folder", "run_id", "settings")
 CALLBACKS_OFFERED = (
-    "run_folder", "total_steps", "val_every_steps", "tokens_per_step", "epoch_tokens", "flops_per_token", "peak_flops",
+    "run_folder", "total_steps", "val_every_steps", "tokens", "taken", "epoch_tokens", "flops_per_token", "peak_flops",
     "sources", "tokenizer", "template", "decoder",
 )  # fmt: skip
 """What a run offers to the constructors of its parts: see `lumi.run`."""
@@ -41,6 +41,7 @@ def check(settings: Settings) -> None:
         lambda: build(settings["data"], "data", **data_arguments(settings)),
         lambda: _check_lengths(settings),
         lambda: _check_replay(settings),
+        lambda: _check_sharding(settings),
         lambda: _check_seed(settings["seed"]),
         lambda: _check_nodes({"stage": settings["stage"]}, "", STAGE_OFFERED),
         *(lambda key=key: build(settings["stage"].get(key), f"stage.{key}") for key in ("lora", "objective")),
@@ -77,6 +78,25 @@ def data_arguments(settings: Settings) -> dict[str, Any]:
         "root": Path(settings["paths"]["data"]),
         "seed": settings["seed"],
     }
+
+
+def _check_sharding(settings: Settings) -> None:
+    """What a model in parts cannot do.
+
+    Raises:
+        ConfigError: naming what can.
+    """
+    trainer, ddp = settings["trainer"], "trainer=ddp"
+    if trainer.get("strategy") != "fsdp":
+        return
+    if settings["optim"]["_target_"].endswith(".Muon"):
+        raise ConfigError("optim=muon", "needs whole matrices, trainer=fsdp has parts of them", f"optim=adamw or {ddp}")
+    if settings["stage"].get("lora") is not None:
+        raise ConfigError("stage.lora", "is too small to be put in parts", f"{ddp}, or stage.lora=null")
+    if trainer.get("compile") is True:
+        raise ConfigError("trainer.compile=true", "is not possible with trainer=fsdp", f"trainer.compile=auto or {ddp}")
+    if trainer.get("precision") == "16-mixed":
+        raise ConfigError("trainer.precision=16-mixed", "is not possible with trainer=fsdp", "bf16-mixed or 32-true")
 
 
 def _check_replay(settings: Settings) -> None:

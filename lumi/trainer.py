@@ -1,4 +1,4 @@
-"""How Lightning is to run: device, precision, accumulation, intervals (``trainer=auto|cpu|ddp``)."""
+"""How Lightning is to run: device, precision, accumulation, intervals (``trainer=auto|cpu|ddp|fsdp``)."""
 
 import ctypes
 import dataclasses
@@ -29,7 +29,8 @@ class TrainerConfig:
         accelerator: auto, cpu, cuda…, as Lightning names them.
         devices: on each node.
         num_nodes: machines.
-        strategy: auto, ddp…, as Lightning names them.
+        strategy: what several ranks do: ``ddp`` keeps the whole model on each, ``fsdp`` a part of it (``trainer=fsdp``); ``auto``
+            is ddp.
         precision: ``auto`` is bf16-mixed on a GPU that has it, 16-mixed on one that has not, float32 on a CPU (where bf16 is
             slower without matrix units).
         accumulate: micro-batches of an optimizer step.
@@ -43,7 +44,7 @@ class TrainerConfig:
     accelerator: str = "auto"
     devices: int = 1
     num_nodes: int = 1
-    strategy: str = "auto"
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     precision: Precision = "auto"
     accumulate: int = 1
     val_every_steps: int | None = None
@@ -83,6 +84,8 @@ class TrainerConfig:
         """
         if self.compile != "auto":
             return self.compile
+        if self.strategy == "fsdp":
+            return False
         if self.device().type == "cuda":
             return flops > _WORTH_COMPILING["cuda"] and importlib.util.find_spec("triton") is not None
         return flops > _WORTH_COMPILING["cpu"] and any(map(shutil.which, ("g++", "clang++", "c++")))
@@ -107,7 +110,6 @@ class TrainerConfig:
             "accelerator": self.accelerator,
             "devices": self.devices,
             "num_nodes": self.num_nodes,
-            "strategy": self.strategy,
             "precision": self.resolved_precision(),
             "accumulate_grad_batches": self.accumulate,
             "deterministic": self.deterministic or None,

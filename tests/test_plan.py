@@ -103,6 +103,7 @@ def test_the_plan_says_every_figure():
         optimal_tokens=20_000_000,
         total_steps=1000,
         tokens_per_step=5_000,
+        tokens=5_000_000,
         epochs=2.5,
         memory_bytes=16_000_000,
         peak_flops=2e11,

@@ -20,6 +20,8 @@ import math
 import re
 import shutil
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -33,6 +35,7 @@ from lumi.arch.lora import Lora, join_state, load_adapter, save_adapter, split_s
 from lumi.arch.weights import load_state, read_config, save_weights
 from lumi.errors import CheckpointError, ConfigError, DataError, Interrupted
 from lumi.manifest import atomic_folder, fingerprint, verify, write_atomic, write_manifest
+from lumi.ranks import largest
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,10 @@ _NAME = re.compile(r"step_(\d{8,})\.ckpt")
 BEST = "best.json"
 _PREFIX = "decoder."
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_EXIT_AS = {signal.SIGUSR1: signal.SIGTERM}
+"""A cluster announces preemption with either of them: one exit code says that the job is to be queued again."""
+_SAME_REQUEST_SECONDS = 1.0
+"""A cluster signals every process of a job, and the launcher passes on what it got: that is one request."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +58,7 @@ class RunFacts:
         tokenizer: bytes of the tokenizer's model file.
         tokenizer_sha256: its identity.
         facts: plain JSON: resolved config, fingerprints of the data, versions.
+        tokens: that were read after so many steps.
         lora: settings of the adapter, when one is trained.
     """
 
@@ -58,6 +66,7 @@ class RunFacts:
     tokenizer: bytes
     tokenizer_sha256: str
     facts: dict[str, Any]
+    tokens: Callable[[int], int]
     lora: Lora | None = None
 
 
@@ -75,7 +84,8 @@ class FolderCheckpointIO(CheckpointIO):
         """Write the folder ``path``; when this returns, it survives a kill."""
         state = checkpoint.pop("state_dict")
         weights = {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
-        facts = {**self.run.facts, "step": checkpoint["global_step"]}
+        step = checkpoint["global_step"]
+        facts = {**self.run.facts, "step": step, "tokens": self.run.tokens(step)}
         target = Path(path)
         with atomic_folder(target) as folder:
             base, adapter = split_state(weights)
@@ -91,7 +101,7 @@ class FolderCheckpointIO(CheckpointIO):
                 name=target.name,
                 fingerprint=fingerprint(facts),
                 parents={"tokenizer": self.run.tokenizer_sha256, **facts["data"]},
-                info={"step": checkpoint["global_step"]},
+                info={"step": step},
             )
 
     def load_checkpoint(
@@ -126,7 +136,8 @@ class Checkpoint(pl.Callback):
     """Saves every so many optimizer steps, at the end, and when a signal asks the run to stop.
 
     A checkpoint is taken *between* two steps, after any validation that belongs to the first one, so that nothing is skipped
-    or done twice when the run continues from it.
+    or done twice when the run continues from it. A signal to one rank is a signal to all: before every step they ask each
+    other, so that all of them stop after the same one.
 
     Args:
         run_folder: of the run; the checkpoints go to its ``checkpoints/``.
@@ -156,13 +167,17 @@ class Checkpoint(pl.Callback):
         self.keep_best, self.val_every_steps = keep_best, val_every_steps
         self._saved_step = -1
         self._signal: int | None = None
+        self._signalled = 0.0
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take over the signals; a step that was resumed from needs no saving again."""
         self._saved_step = trainer.global_step
-        for number in _SIGNALS:
-            self._handlers[number] = signal.signal(number, self._remember)
+        self._listen()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Also in the validation after the last step, which Lightning would break off on one rank only."""
+        self._listen()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -171,14 +186,15 @@ class Checkpoint(pl.Callback):
         step = trainer.global_step
         if batch_idx % trainer.accumulate_grad_batches:
             return  # in the middle of an optimizer step there is no state to resume from
-        if step != self._saved_step and (step % self.every_steps == 0 or self._signal is not None):
+        number = largest(self._signal or 0)
+        if step != self._saved_step and (step % self.every_steps == 0 or number):
             self._save(trainer)
-        if self._signal is not None:
+        if number:
             raise Interrupted(
-                f"stopped by {signal.Signals(self._signal).name} after step {step} of {self.total_steps}",
+                f"stopped by {signal.Signals(number).name} after step {step} of {self.total_steps}",
                 "everything up to it is saved",
                 "run the same command again to continue",
-                signal_number=self._signal,
+                signal_number=_EXIT_AS.get(signal.Signals(number), number),
             )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -192,18 +208,34 @@ class Checkpoint(pl.Callback):
             signal.signal(number, handler)
         self._handlers.clear()
 
+    def _listen(self) -> None:
+        if not self._handlers:
+            self._handlers = {number: signal.signal(number, self._remember) for number in _SIGNALS}
+
     def _remember(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
         if self._signal is not None:
+            if now - self._signalled < _SAME_REQUEST_SECONDS:
+                return
             raise KeyboardInterrupt  # asked twice: stop at once, the last checkpoint is whole
-        self._signal = number
+        self._signal, self._signalled = number, now
         log.warning("%s: finishing this step, then saving", signal.Signals(number).name)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Make Lightning's counters say "between two batches": anything else would skip or repeat one on resuming."""
+        self._count(trainer, checkpoint)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Count in this run's micro-batches: it may have other ones than the run that saved."""
+        self._count(trainer, checkpoint)
+
+    def _count(self, trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-        batches_done = trainer.global_step * trainer.accumulate_grad_batches
+        batches_done = checkpoint["global_step"] * trainer.accumulate_grad_batches
         for counts in (progress["current"], progress["total"]):
             counts.update(dict.fromkeys(("ready", "started", "processed", "completed"), batches_done))
         progress["is_last_batch"] = False

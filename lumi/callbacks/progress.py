@@ -5,7 +5,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 import pytorch_lightning as pl
@@ -40,7 +40,8 @@ class Progress(pl.Callback):
 
     Args:
         total_steps: optimizer steps of the run.
-        tokens_per_step: tokens that all ranks together read in one of them.
+        tokens: that all ranks together have read after so many of them.
+        taken: samples of each source after so many of them.
         epoch_tokens: training tokens of all sources.
         flops_per_token: of the model, forward and backward.
         peak_flops: operations per second that this device reaches on a large matrix product; MFU is relative to it.
@@ -52,34 +53,33 @@ class Progress(pl.Callback):
         self,
         *,
         total_steps: int,
-        tokens_per_step: int,
+        tokens: Callable[[int], int],
+        taken: Callable[[int], Sequence[int]],
         epoch_tokens: int,
         flops_per_token: int,
         peak_flops: float,
         sources: Sequence[str],
         every_steps: int = 10,
     ) -> None:
-        self.total_steps, self.tokens_per_step, self.epoch_tokens = total_steps, tokens_per_step, epoch_tokens
+        self.total_steps, self.tokens, self.taken, self.epoch_tokens = total_steps, tokens, taken, epoch_tokens
         self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
         self.sources, self.every_steps = list(sources), every_steps
-        self._windows_seen = [0] * len(self.sources)
         self._clock = Stopwatch()
         self._bar: tqdm[Any] | None = None
         self._last_line = 0.0
         self._speed = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """The observed mix and the time so far, so that they stay those of the whole run after a resume."""
-        return {"windows_seen": list(self._windows_seen), "seconds": self._clock.total()}
+        """The time so far, so that it stays that of the whole run after a resume."""
+        return {"seconds": self._clock.total()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue them."""
-        self._windows_seen = list(state_dict["windows_seen"])
+        """Continue it."""
         self._clock.before = state_dict.get("seconds", 0.0)  # the first checkpoints did not say
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar where the run stands."""
-        self._clock.start(trainer.global_step)
+        self._clock.start(self.tokens(trainer.global_step))
         self._last_line = time.monotonic()
         if trainer.is_global_zero:
             self._bar = tqdm(
@@ -95,13 +95,11 @@ class Progress(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """After an optimizer step: move the bar, log a row when it is time."""
-        for source in batch["source"].tolist():
-            self._windows_seen[source] += 1
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         step, stage = trainer.global_step, cast(Reports, pl_module)
         if step == 1 or step % self.every_steps == 0 or step == self.total_steps:
-            self._speed = self._clock.lap(step) * self.tokens_per_step
+            self._speed = self._clock.lap(self.tokens(step))
             self._log(trainer, {**stage.step_metrics, **self._pace(step)}, step)
         if self._bar is not None:
             self._bar.set_postfix_str(
@@ -130,7 +128,7 @@ class Progress(pl.Callback):
             self._bar = None
 
     def _pace(self, step: int) -> dict[str, float]:
-        tokens = step * self.tokens_per_step
+        tokens = self.tokens(step)
         row = {
             "progress/tokens": tokens,
             "progress/percent": 100.0 * step / self.total_steps,
@@ -141,13 +139,13 @@ class Progress(pl.Callback):
             "perf/memory_gb": peak_memory_bytes() / 1e9,
         }
         if len(self.sources) > 1:
-            seen = sum(self._windows_seen)
-            row |= {f"mix/{name}": n / max(1, seen) for name, n in zip(self.sources, self._windows_seen, strict=True)}
+            taken = self.taken(step)
+            row |= {f"mix/{name}": n / max(1, sum(taken)) for name, n in zip(self.sources, taken, strict=True)}
         return row
 
     def _line(self, step: int, metrics: dict[str, float]) -> str:
         pace = self._pace(step)
-        left = (self.total_steps - step) * self.tokens_per_step / self._speed if self._speed else float("nan")
+        left = (self.tokens(self.total_steps) - self.tokens(step)) / self._speed if self._speed else float("nan")
         parts = [
             f"step {step:,}/{self.total_steps:,} ({pace['progress/percent']:.0f} %)",
             f"{pace['progress/tokens'] / 1e6:,.2f} M tokens, {pace['progress/epochs']:.2f} epochs",
@@ -174,7 +172,7 @@ class Progress(pl.Callback):
 
 
 class Stopwatch:
-    """Steps per second of training time, validation left out; by the monotonic clock, because wall clocks jump.
+    """Tokens per second of training time, validation left out; by the monotonic clock, because wall clocks jump.
 
     Attributes:
         before: seconds of all laps that are over.
@@ -182,11 +180,11 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.before = 0.0
-        self._since, self._elapsed, self._step, self._is_running = time.monotonic(), 0.0, 0, True
+        self._since, self._elapsed, self._count, self._is_running = time.monotonic(), 0.0, 0, True
 
-    def start(self, step: int) -> None:
-        """Begin a lap at ``step``."""
-        self._since, self._elapsed, self._step, self._is_running = time.monotonic(), 0.0, step, True
+    def start(self, count: int) -> None:
+        """Begin a lap at ``count``."""
+        self._since, self._elapsed, self._count, self._is_running = time.monotonic(), 0.0, count, True
 
     def pause(self) -> None:
         """Stop counting time."""
@@ -204,12 +202,12 @@ class Stopwatch:
         """Seconds of all laps so far."""
         return self.before + self.elapsed()
 
-    def lap(self, step: int) -> float:
-        """Steps per second since the last lap; begins the next one."""
+    def lap(self, count: int) -> float:
+        """So much was counted a second since the last lap; begins the next one."""
         elapsed = self.elapsed()
         self.before += elapsed
-        speed = (step - self._step) / max(elapsed, 1e-9)
-        self.start(step)
+        speed = (count - self._count) / max(elapsed, 1e-9)
+        self.start(count)
         return speed
 
 

@@ -14,6 +14,7 @@ from lumi.arch import Decoder
 from lumi.errors import ConfigError
 from lumi.generate import SamplingParams, generate
 from lumi.manifest import write_atomic
+from lumi.parallel import whole_decoder
 from lumi.tokenizer import Message, Template, Tokenizer
 
 log = logging.getLogger(__name__)
@@ -49,14 +50,17 @@ class Samples(pl.Callback):
         self.decoder, self.sampling, self.template = decoder, sampling, template
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Continue every prompt."""
-        if not trainer.is_global_zero:
-            return
+        """Continue every prompt; the first rank does."""
+        with whole_decoder(trainer, self.decoder) as decoder:
+            if decoder is not None:
+                self._write(trainer, decoder)
+
+    def _write(self, trainer: pl.Trainer, decoder: Decoder) -> None:
         step = trainer.global_step
         if self.template is None:
-            texts = continue_prompts(self.decoder, self.tokenizer, self.prompts, self.sampling)
+            texts = continue_prompts(decoder, self.tokenizer, self.prompts, self.sampling)
         else:
-            texts = answer_prompts(self.decoder, self.tokenizer, self.template, self.prompts, self.sampling)
+            texts = answer_prompts(decoder, self.tokenizer, self.template, self.prompts, self.sampling)
         rows = list(zip(self.prompts, texts, strict=True))
         body = "\n".join(
             f"## {prompt or '(beginning of a document)'}\n\n{_quote(prompt + text)}\n" for prompt, text in rows

@@ -5,6 +5,7 @@ modules share), `module` (packed text); `rows` (whole examples in windows), `cha
 """
 
 from lumi.data.chat import ChatData, answer_document
+from lumi.data.curriculum import Curriculum
 from lumi.data.mixed import Beginning, MixedWindows, RunLength
 from lumi.data.module import PackedData
 from lumi.data.pack import PackConfig
@@ -16,6 +17,7 @@ from lumi.data.rows import RowStream
 __all__ = [
     "Beginning",
     "ChatData",
+    "Curriculum",
     "Locations",
     "MixedWindows",
     "PackConfig",

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from lumi.batch import PackedBatch
+from lumi.batch import REPEATED, PackedBatch
+from lumi.data.curriculum import Curriculum
 from lumi.data.mixture import Mixture
 from lumi.data.packed import Windows
 
@@ -38,15 +39,14 @@ class WindowSource(Protocol):
 class TrainBatches(Dataset[PackedBatch]):
     """Micro-batch ``m`` of one rank, as a pure function of ``m``.
 
-    The run is one sequence of samples. Micro-batch m of all ranks together is samples ``m * W * B … (m + 1) * W * B - 1``, and
-    rank r of W takes the r-th slice of it: ranks are disjoint, and the global order is the same for any W that keeps the
-    samples of an optimizer step.
+    The run is one sequence of samples. Micro-batch m of all ranks together is the samples after those of the micro-batches
+    before it, and rank r of W takes the r-th slice of it: ranks are disjoint, and the global order is the same for any W that
+    keeps the samples of an optimizer step.
 
     Args:
         streams: one for each source of the mixture.
         mixture: the order.
-        batch_size: windows of a micro-batch on one rank, B.
-        n_batches: micro-batches of the whole run.
+        curriculum: windows in a micro-batch, and how long they are.
         rank: of this process. world_size: of the run.
     """
 
@@ -54,37 +54,42 @@ class TrainBatches(Dataset[PackedBatch]):
         self,
         streams: Sequence[WindowSource],
         mixture: Mixture,
+        curriculum: Curriculum,
         *,
-        batch_size: int,
-        n_batches: int,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.streams, self.mixture = streams, mixture
-        self.batch_size, self.n_batches = batch_size, n_batches
+        self.streams, self.mixture, self.curriculum = streams, mixture, curriculum
         self.rank, self.world_size = rank, world_size
-        self._chunk, self._places = -1, (np.empty(0), np.empty(0))
+        self.accumulate = curriculum.micro_batches // world_size
+        self._chunk, self._places = -1, (np.empty(0), np.empty(0), np.empty(0))
 
     def __len__(self) -> int:
-        return self.n_batches
+        return self.curriculum.total_steps * self.accumulate
 
     def __getitem__(self, number: int) -> PackedBatch:
         """Micro-batch ``number`` of this rank."""
-        first = (number * self.world_size + self.rank) * self.batch_size
-        places = [self._place(sample) for sample in range(first, first + self.batch_size)]
-        return _read(self.streams, np.array(places))
+        step, part = divmod(number, self.accumulate)
+        here = self.curriculum.at(step)
+        first = self.curriculum.samples(step) + (part * self.world_size + self.rank) * here.batch_size
+        places = np.array([self._place(sample) for sample in range(first, first + here.batch_size)])
+        is_cut = here.seq_len < self.streams[0].seq_len
+        return _read(self.streams, places[:, :2], here.seq_len if is_cut else None, places[:, 2])
 
-    def _place(self, sample: int) -> tuple[int, int]:
+    def _place(self, sample: int) -> tuple[int, int, int]:
         chunk, index = divmod(sample, _ORDER_CHUNK)
         if chunk != self._chunk:  # samples are read in order, so that one chunk at a time is enough
             self._chunk, first = chunk, chunk * _ORDER_CHUNK
-            self._places = self.mixture.locate(np.arange(first, first + _ORDER_CHUNK))
-        source, window = self._places
-        return int(source[index]), int(window[index])
+            self._places = self.mixture.place(np.arange(first, first + _ORDER_CHUNK))
+        source, window, piece = self._places
+        return int(source[index]), int(window[index]), int(piece[index])
 
 
 class ValBatches(Dataset[PackedBatch]):
     """Evenly spaced windows of each source's validation split; a batch holds one source.
+
+    Every rank has as many batches: where they do not come out even, the last ranks read one again that says so (`REPEATED`),
+    because ranks that share a model have to take every step together.
 
     Args:
         streams: one for each source.
@@ -111,13 +116,19 @@ class ValBatches(Dataset[PackedBatch]):
                 windows = chosen[start : start + batch_size]
                 batches.append(np.stack((np.full_like(windows, source), windows), axis=1))
         self._batches = batches[rank::world_size]
+        self._repeats = len(batches[::world_size]) - len(self._batches)
+        if self._repeats:
+            self._batches.append(batches[0])
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __getitem__(self, number: int) -> PackedBatch:
         """Batch ``number`` of this rank."""
-        return _read(self.streams, self._batches[number])
+        batch = _read(self.streams, self._batches[number])
+        if self._repeats and number == len(self) - 1:
+            batch["source"] = torch.full_like(batch["source"], REPEATED)
+        return batch
 
 
 class FromStep(Sampler[int]):
@@ -136,8 +147,10 @@ class FromStep(Sampler[int]):
         return self.total
 
 
-def _read(streams: Sequence[WindowSource], places: np.ndarray) -> PackedBatch:
-    """Read windows at places (n, 2): source and window."""
+def _read(
+    streams: Sequence[WindowSource], places: np.ndarray, cut_to: int | None = None, piece: np.ndarray | None = None
+) -> PackedBatch:
+    """Read windows at places (n, 2): source and window; of each only the piece (n,) of so many tokens, where they are cut."""
     source, window = places[:, 0], places[:, 1]
     arrays: dict[str, np.ndarray] = {}
     for number in np.unique(source):
@@ -147,6 +160,10 @@ def _read(streams: Sequence[WindowSource], places: np.ndarray) -> PackedBatch:
             if name not in arrays:
                 arrays[name] = np.empty((len(places), *values.shape[1:]), dtype=values.dtype)
             arrays[name][of_source] = values
+    if cut_to is not None and piece is not None:
+        columns = piece[:, None] * (cut_to - 1) + np.arange(cut_to)  # the next piece begins with this one's last token
+        arrays = {name: np.take_along_axis(values, columns, axis=1) for name, values in arrays.items()}
+        arrays["loss_mask"][:, 0] = False  # its predecessor is in the piece before
     batch: Any = {name: torch.from_numpy(values) for name, values in arrays.items()}
     batch |= {"source": torch.from_numpy(source.copy()), "sample": torch.from_numpy(window.copy())}
     return batch

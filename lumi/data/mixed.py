@@ -4,7 +4,6 @@ A stage's data say where their windows come from; the mixture, the curriculum, t
 """
 
 import dataclasses
-import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,9 +14,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from lumi.batch import PackedBatch
+from lumi.data.curriculum import Curriculum, read_phases
 from lumi.data.loading import FromStep, TrainBatches, ValBatches
-from lumi.data.mixture import Mixture, Phase
-from lumi.errors import ConfigError, did_you_mean
+from lumi.data.mixture import Mixture
+from lumi.errors import ConfigError
 from lumi.tokenizer import Tokenizer
 
 
@@ -64,16 +64,18 @@ class MixedWindows(pl.LightningDataModule):
         train_windows: use only the first so many windows of each source; null takes all.
         val_windows: at most so many windows of each source at every validation, evenly spaced; null takes all.
         phases: a curriculum, as ``[{until: 0.8, weights: {a: 1, b: 1}}, {until: 1.0, weights: …}]``, ``until`` being a share
-            of the run; null keeps the sources' own weights throughout.
+            of the run's tokens; null keeps the sources' own weights throughout. See `lumi.data.curriculum`.
 
     Attributes:
         tokenizer: after `setup`.
         length: of the run; set before the loaders are asked for.
         beginning: what belongs to the model that the stage starts from, where there is one; set before `setup`.
         tokenizer_folder: where this choice of data expects its tokenizer.
+        cuts_windows: whether a phase may have shorter windows.
     """
 
     tokenizer: Tokenizer
+    cuts_windows = False
 
     def __init__(
         self,
@@ -95,7 +97,9 @@ class MixedWindows(pl.LightningDataModule):
         self.name, self.seq_len, self.batch_size, self.seed = name, seq_len, batch_size, seed
         self.num_workers, self.train_windows, self.val_windows = num_workers, train_windows, val_windows
         self._own_weights = dict(weights)
-        self._phases = self._read_phases(phases)
+        self._phases = read_phases(
+            phases, self._own_weights, seq_len=seq_len, batch_size=batch_size, cuts=self.cuts_windows
+        )
         self.length = RunLength(total_steps=0, accumulate=1)
         self.beginning: Beginning | None = None
         self.train_streams: list[Any] = []  # of WindowSource
@@ -128,10 +132,10 @@ class MixedWindows(pl.LightningDataModule):
         """Shares of the sources, averaged over the phases, summing to one."""
         shares = [0.0] * len(self._own_weights)
         begin = 0.0
-        for until, weights in self._phases:
-            for number, weight in enumerate(weights):
-                shares[number] += (until - begin) * weight / sum(weights)
-            begin = until
+        for phase in self._phases:
+            for number, weight in enumerate(phase.weights):
+                shares[number] += (phase.until - begin) * weight / sum(phase.weights)
+            begin = phase.until
         return shares
 
     @property
@@ -140,34 +144,44 @@ class MixedWindows(pl.LightningDataModule):
         return sum(stream.n_tokens for stream in self.train_streams)
 
     def example(self) -> PackedBatch:
-        """A batch like those of the run, to measure with."""
-        mixture = self.mixture(self.batch_size)
-        return TrainBatches(self.train_streams, mixture, batch_size=self.batch_size, n_batches=1)[0]
+        """A batch like the largest of the run, to measure with."""
+        of_one = self.curriculum(1, 1)
+        largest = max(range(len(self._phases)), key=lambda number: of_one.stretches[number].tokens_per_step)
+        alone = dataclasses.replace(self._phases[largest], until=1.0)
+        curriculum = Curriculum(
+            [alone], batch_size=self.batch_size, seq_len=self.seq_len, micro_batches=1, total_steps=1
+        )
+        return TrainBatches(self.train_streams, self.mixture(curriculum), curriculum)[0]
 
-    def mixture(self, samples_per_step: int) -> Mixture:
+    def curriculum(self, micro_batches: int, total_steps: int = 0) -> Curriculum:
+        """The phases in steps.
+
+        Args:
+            micro_batches: of an optimizer step, over all devices.
+            total_steps: of the run; 0 where only its averages are asked for.
+        """
+        return Curriculum(
+            self._phases,
+            batch_size=self.batch_size,
+            seq_len=self.seq_len,
+            micro_batches=micro_batches,
+            total_steps=total_steps,
+        )
+
+    def mixture(self, curriculum: Curriculum) -> Mixture:
         """The order of the whole run; phases begin at optimizer steps."""
-        phases, begin = [], 0.0
-        for until, weights in self._phases:
-            first_step = round(begin * self.length.total_steps)
-            phases.append(Phase(first_sample=first_step * samples_per_step, weights=weights))
-            begin = until
         sizes = [min(stream.n_whole, self.train_windows or stream.n_whole) for stream in self.train_streams]
-        return Mixture(sizes=sizes, phases=phases, seed=self.seed)
+        return Mixture(sizes=sizes, phases=curriculum.mixture_phases(), seed=self.seed)
 
     def train_dataloader(self) -> DataLoader[PackedBatch]:
         """From where the run stands to its end, as one Lightning epoch."""
         rank, world_size = self._rank()
         length = self.length
-        total = length.total_steps * length.accumulate
+        curriculum = self.curriculum(length.accumulate * world_size, length.total_steps)
         batches = TrainBatches(
-            self.train_streams,
-            self.mixture(self.batch_size * length.accumulate * world_size),
-            batch_size=self.batch_size,
-            n_batches=total,
-            rank=rank,
-            world_size=world_size,
+            self.train_streams, self.mixture(curriculum), curriculum, rank=rank, world_size=world_size
         )
-        return self._loader(batches, FromStep(length.start_step * length.accumulate, total))
+        return self._loader(batches, FromStep(length.start_step * length.accumulate, len(batches)))
 
     def val_dataloader(self) -> DataLoader[PackedBatch]:
         """The validation windows of all sources."""
@@ -185,8 +199,11 @@ class MixedWindows(pl.LightningDataModule):
         """Give further sources these shares of every phase; those that are there divide the rest as before."""
         rest = 1.0 - sum(shares.values())
         self._phases = [
-            (until, [rest * weight / sum(weights) for weight in weights] + list(shares.values()))
-            for until, weights in self._phases
+            dataclasses.replace(
+                phase,
+                weights=(*(rest * weight / sum(phase.weights) for weight in phase.weights), *shares.values()),
+            )
+            for phase in self._phases
         ]
         self._own_weights |= shares
 
@@ -204,29 +221,6 @@ class MixedWindows(pl.LightningDataModule):
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _read_phases(self, phases: Sequence[Mapping[str, Any]] | None) -> list[tuple[float, list[float]]]:
-        """As (end as a share of the run, weight of each source)."""
-        names = self._own_weights
-        if phases is None:
-            return [(1.0, list(names.values()))]
-        result, begin = [], 0.0
-        for number, phase in enumerate(phases):
-            key = f"data.phases[{number}]"
-            until, weights = phase.get("until"), phase.get("weights", {})
-            if not isinstance(until, int | float) or not begin < until <= 1.0:
-                raise ConfigError(f"{key}.until={until}", f"must be a share of the run above {begin} and at most 1")
-            for name in weights:
-                if name not in names:
-                    raise ConfigError(f"{key}.weights.{name}", "is not a source", did_you_mean(name, names))
-            shares = [weights.get(name, 0.0) for name in names]
-            if not all(_is_share(share) for share in shares) or not any(shares):
-                raise ConfigError(f"{key}.weights={dict(weights)}", "must be numbers of 0 or more, and not all 0")
-            result.append((float(until), [float(share) for share in shares]))
-            begin = float(until)
-        if begin != 1.0:
-            raise ConfigError(f"data.phases[-1].until={begin}", "the last phase must end at 1.0")
-        return result
-
 
 def present_sources(sources: Mapping[str, Any], key: str = "data.sources") -> dict[str, Any]:
     """The sources that are not null, by their own names.
@@ -239,7 +233,3 @@ def present_sources(sources: Mapping[str, Any], key: str = "data.sources") -> di
     if not present or len(named) != len(present):
         raise ConfigError(f"{key}={[s.name for s in present]}", "at least one, each with a name of its own")
     return named
-
-
-def _is_share(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf

@@ -30,10 +30,12 @@ class Phase:
     Attributes:
         first_sample: global index of its first sample.
         weights: share of each source; need not sum to one, and may be 0 here if it is above 0 in another phase.
+        pieces: samples that a window is cut into; they follow each other in their source.
     """
 
     first_sample: int
     weights: Sequence[float]
+    pieces: int = 1
 
 
 class Mixture:
@@ -50,39 +52,48 @@ class Mixture:
         self.sizes = np.asarray(sizes, dtype=np.int64)
         self.seed = seed
         self._starts = np.array([phase.first_sample for phase in phases], dtype=np.int64)
+        self._pieces = [phase.pieces for phase in phases]
         self._tables = [_SlotTable(phase.weights) for phase in phases]
-        # How many samples of each source all earlier phases took: a source continues where it stopped.
+        # How many samples, and windows, of each source all earlier phases took: a source continues with the next window.
+        self._taken = [np.zeros(len(sizes), dtype=np.int64)]
         self._bases = [np.zeros(len(sizes), dtype=np.int64)]
-        for table, length in zip(self._tables, np.diff(self._starts), strict=False):
-            self._bases.append(self._bases[-1] + table.taken(int(length)))
+        for table, pieces, length in zip(self._tables, self._pieces, np.diff(self._starts), strict=False):
+            taken = table.taken(int(length))
+            self._taken.append(self._taken[-1] + taken)
+            self._bases.append(self._bases[-1] - (-taken // pieces))
 
     def locate(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Global indices (n,) -> source (n,) and window within the source (n,), int64."""
-        source, ordinal = self._deal(np.asarray(samples, dtype=np.int64))
+        return self.place(samples)[:2]
+
+    def place(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Likewise, and the piece of the window (n,), 0 where windows are not cut."""
+        source, ordinal, piece = self._deal(np.asarray(samples, dtype=np.int64))
         window = np.empty_like(ordinal)
         for name in np.unique(source):
             of_source = source == name
             epoch, position = np.divmod(ordinal[of_source], self.sizes[name])
             key = _mix(_mix(_mix(np.uint64(self.seed)) + np.uint64(name)) + epoch.astype(np.uint64))
             window[of_source] = permute(position, int(self.sizes[name]), key)
-        return source, window
+        return source, window, piece
 
     def taken(self, n_samples: int) -> np.ndarray:
         """Samples of each source among the first ``n_samples`` of the run: (number of sources,) int64."""
         phase = int(np.searchsorted(self._starts, max(0, n_samples - 1), side="right")) - 1
-        return self._bases[phase] + self._tables[phase].taken(n_samples - int(self._starts[phase]))
+        return self._taken[phase] + self._tables[phase].taken(n_samples - int(self._starts[phase]))
 
-    def _deal(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Source of each sample, and how many samples of that source came before it."""
-        source, ordinal = np.empty_like(samples), np.empty_like(samples)
+    def _deal(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Source of each sample, how many windows of that source came before it, and the piece of its window."""
+        source, ordinal, piece = (np.empty_like(samples) for _ in range(3))
         phase_of = np.searchsorted(self._starts, samples, side="right") - 1
         for phase in np.unique(phase_of):
             here = phase_of == phase
             table = self._tables[phase]
             turn, slot = np.divmod(samples[here] - self._starts[phase], SLOTS)
             source[here] = table.source[slot]
-            ordinal[here] = self._bases[phase][source[here]] + turn * table.counts[source[here]] + table.rank[slot]
-        return source, ordinal
+            windows, piece[here] = np.divmod(turn * table.counts[source[here]] + table.rank[slot], self._pieces[phase])
+            ordinal[here] = self._bases[phase][source[here]] + windows
+        return source, ordinal, piece
 
 
 class _SlotTable:

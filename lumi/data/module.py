@@ -33,9 +33,12 @@ class PackedData(MixedWindows):
             null takes all.
         val_windows: at most so many windows of each source at every validation, evenly spaced; null takes all.
         phases: a curriculum, as ``[{until: 0.8, weights: {a: 1, b: 1}}, {until: 1.0, weights: …}]``, ``until`` being a share
-            of the run; null keeps the sources' own weights throughout.
+            of the run's tokens; null keeps the sources' own weights throughout. A phase may also have a ``seq_len`` and a
+            ``batch_ratio`` (docs/pretraining.md).
         full_check: hash all token shards at the start, a second per gigabyte; false compares sizes only.
     """
+
+    cuts_windows = True
 
     def __init__(
         self,

@@ -110,7 +110,7 @@ def _lineage(source: Source) -> list[tuple[str, str]]:
     rows = []
     for number, facts in enumerate(_ancestors(source.facts)):
         stage = facts.get("settings", {}).get("stage", {}).get("_target_", "").rpartition(".")[2].lower()
-        trained = facts.get("step", 0) * facts.get("tokens_per_step", 0)
+        trained = facts.get("tokens", facts.get("step", 0) * facts.get("tokens_per_step", 0))
         data = ", ".join(f"{name} `{print_[:12]}…`" for name, print_ in facts.get("data", {}).items())
         said = f"{facts.get('name') or 'a run'}{f' ({stage})' if stage else ''}: {trained:,} tokens, {data}"
         rows.append(("trained as" if number == 0 else "which began from", said))

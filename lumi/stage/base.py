@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lumi.arch import Decoder
 from lumi.arch.lora import Lora, add_adapter
-from lumi.batch import PackedBatch
+from lumi.batch import REPEATED, PackedBatch
 from lumi.errors import NumericError
 from lumi.optim import Recipe
 
@@ -99,6 +99,11 @@ class Stage(pl.LightningModule):
     def loss(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Summed loss (differentiable scalar) and the number of supervised tokens (scalar) of a batch."""
 
+    def configure_model(self) -> None:
+        """Hand the decoder to a strategy that takes it apart."""
+        if (shard := getattr(self.trainer.strategy, "shard", None)) is not None:
+            shard(self.decoder)
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One optimizer; its rate is set step by step, there is no scheduler with a state."""
         return self.recipe.optimizer(self.trained_parameters())
@@ -165,8 +170,10 @@ class Stage(pl.LightningModule):
             NumericError: before the weights are touched.
         """
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        value = norm.item()
+        norm: Any = torch.nn.utils.get_total_norm(gradients)
+        value = (
+            norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        ).item()  # of all parts, where it is in parts
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if (
             not math.isfinite(value) and scaler is None
@@ -194,6 +201,8 @@ class Stage(pl.LightningModule):
     def validation_step(self, batch: PackedBatch, batch_idx: int) -> None:
         """Add the batch's negative log-likelihood, targets and bytes to its source's sums."""
         nll, targets = self.loss(batch)
+        if int(batch["source"][0]) == REPEATED:
+            return
         n_bytes = self.token_bytes[batch["tokens"][batch["loss_mask"]]].sum()
         sums = torch.cat([n_bytes.double().unsqueeze(0), self._sums(nll, targets)])
         self._val_sums[int(batch["source"][0])] += sums

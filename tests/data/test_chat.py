@@ -110,7 +110,7 @@ def test_replayed_text_has_its_share_and_an_epoch_is_one_of_the_conversations(
         one.setup()
     assert data.source_names == ["tasks", "replay-a", "replay-b"]
     assert data.weights == pytest.approx([0.6, 0.3, 0.1])
-    source, _ = data.mixture(2).locate(np.arange(1000))
+    source, _ = data.mixture(data.curriculum(2)).locate(np.arange(1000))
     assert Counter(source.tolist()) == {0: 600, 1: 300, 2: 100}
     assert data.n_tokens == pytest.approx(plain.n_tokens / 0.6, abs=1)
     assert data.fingerprints() == {

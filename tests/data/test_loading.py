@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from lumi.batch import PackedBatch
+from lumi.batch import REPEATED, PackedBatch
+from lumi.data.curriculum import Curriculum, PhaseSettings
 from lumi.data.loading import FromStep, TrainBatches, ValBatches
 from lumi.data.mixture import Mixture, Phase
 from lumi.data.packed import PackedStream
@@ -28,7 +29,14 @@ def train_batches(
 ) -> TrainBatches:
     sizes = [stream.n_whole for stream in streams]
     mixture = Mixture(sizes=sizes, phases=[Phase(first_sample=0, weights=[0.7, 0.3])], seed=5)
-    return TrainBatches(streams, mixture, batch_size=batch_size, n_batches=n_batches, **ranks)
+    curriculum = Curriculum(
+        [PhaseSettings(until=1.0, weights=(0.7, 0.3))],
+        batch_size=batch_size,
+        seq_len=6,
+        micro_batches=ranks.get("world_size", 1),
+        total_steps=n_batches,
+    )
+    return TrainBatches(streams, mixture, curriculum, **ranks)
 
 
 def samples(batches: list[PackedBatch]) -> list[tuple[int, int]]:
@@ -144,4 +152,15 @@ def test_ranks_take_turns_at_validation(val_streams):
         samples(read(ValBatches(val_streams, batch_size=2, max_windows=None, rank=rank, world_size=3)))
         for rank in range(3)
     ]
-    assert sorted(pair for share in shares for pair in share) == alone
+    assert sorted(pair for share in shares for pair in share if pair[0] != REPEATED) == alone
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 5, 9])
+def test_every_rank_validates_as_many_batches_and_repeats_say_so(val_streams, world_size):
+    shares = [
+        read(ValBatches(val_streams, batch_size=2, max_windows=None, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
+    assert {len(share) for share in shares} == {-(-7 // world_size)}  # 3 batches of the first source, 4 of the second
+    repeated = sum(bool((batch["source"] == REPEATED).all()) for share in shares for batch in share)
+    assert repeated == -7 % world_size
