@@ -23,10 +23,10 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lumi.arch import Decoder, DecoderConfig
-from lumi.callbacks import FolderCheckpointIO, MetricsCsv, RunFacts, WandB, best_checkpoint
+from lumi.callbacks import FolderCheckpointIO, MetricsCsv, RunCard, RunFacts, State, Tracker, best_checkpoint, made_from
 from lumi.config import build, find_class, resolve
 from lumi.data import Beginning, Curriculum, MixedWindows, PreferenceData, RunLength
-from lumi.errors import ConfigError, DataError
+from lumi.errors import ConfigError, DataError, Interrupted
 from lumi.identity import decisive, read_state, run_folder
 from lumi.initial import (
     check_template,
@@ -151,17 +151,20 @@ class _Run:
 
     def _fit(self, trainer: pl.Trainer, stage: Any) -> None:
         """Train to the last step, which has its validation too; close the loggers however it ends."""
-        exit_code = 1
+        state: State = "failed"
         try:
             with logging_redirect_tqdm([logging.getLogger()]):
                 trainer.fit(stage, datamodule=self.data, ckpt_path=str(self.start) if self.start else None)
                 if self.total_steps % self.val_every_steps and not trainer.should_stop:
                     trainer.validate(stage, datamodule=self.data, verbose=False)
-            exit_code = 0
+            state = "finished"
+        except Interrupted:
+            state = "stopped"
+            raise
         finally:
             for logger in trainer.loggers:
-                if isinstance(logger, WandB):
-                    logger.close(exit_code)
+                if isinstance(logger, Tracker):
+                    logger.close(state)
 
     def _initial_model(self) -> Trained | None:
         """The model that this stage starts from; a resumed run looks where it began, not for a newer one."""
@@ -309,7 +312,7 @@ class _Run:
         )
 
     def _loggers(self) -> list[Any]:
-        offered = {"run_folder": self.folder, "run_id": self._run_id(), "settings": self._described()}
+        offered = {"run_folder": self.folder, "card": self._card()}
         nodes = self.settings["logger"] or {}
         return [build(node, f"logger.{name}", **offered) for name, node in nodes.items() if node]
 
@@ -363,10 +366,18 @@ class _Run:
         if self.start:
             log.info("resuming        from step %d (%s)", self.start_step, self.start)
 
-    def _described(self) -> Settings:
-        """The resolved config with the hashes of everything the run is made from."""
-        hashes = {"tokenizer": self.data.tokenizer.sha256, **self.data.fingerprints()}
-        return {**self.settings, "artefacts": hashes, "plan": dataclasses.asdict(self.plan)}
+    def _card(self) -> RunCard:
+        """What the loggers show of the run."""
+        return RunCard(
+            run_id=self._run_id(),
+            settings=self.settings,
+            hashes={"tokenizer": self.data.tokenizer.sha256, **self.data.fingerprints()},
+            plan=dataclasses.asdict(self.plan),
+            versions=versions(),
+            inputs=made_from(self.data, self.initial.get("path")),
+            start_step=self.start_step,
+            study=self.settings.get("study"),
+        )
 
     def _run_id(self) -> str:
         """The same for a run however often it is resumed, another one for another folder."""

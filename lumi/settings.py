@@ -1,11 +1,13 @@
 """The settings of a training run: what they may hold, and every rule that can be checked before any file is read."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lumi.config import build, check_keys, collect, violations
 from lumi.errors import ConfigError, join_violations
+from lumi.secret import check_no_secrets
 
 Settings = dict[str, Any]
 
@@ -18,7 +20,7 @@ ROOT_KEYS = (
 
 
 STAGE_OFFERED = ("decoder", "recipe", "sources", "total_steps", "accumulate", "seed")
-LOGGERS_OFFERED = ("run_folder", "run_id", "settings")
+LOGGERS_OFFERED = ("run_folder", "card")
 CALLBACKS_OFFERED = (
     "run_folder", "total_steps", "val_every_steps", "tokens", "taken", "epoch_tokens", "flops_per_token", "peak_flops",
     "sources", "tokenizer", "template", "decoder",
@@ -43,6 +45,7 @@ def check(settings: Settings) -> None:
         lambda: _check_replay(settings),
         lambda: _check_sharding(settings),
         lambda: _check_seed(settings["seed"]),
+        lambda: check_no_secrets(settings, os.environ),
         lambda: _check_nodes({"stage": settings["stage"]}, "", STAGE_OFFERED),
         *(lambda key=key: build(settings["stage"].get(key), f"stage.{key}") for key in ("lora", "objective")),
         lambda: _check_nodes(settings["callbacks"] or {}, "callbacks.", CALLBACKS_OFFERED),

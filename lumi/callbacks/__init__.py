@@ -9,9 +9,12 @@ from lumi.callbacks.checkpoint import (
     newest_checkpoint,
 )
 from lumi.callbacks.early_stopping import EarlyStopping
-from lumi.callbacks.metrics import MetricsCsv, TensorBoard, WandB, read_metrics
+from lumi.callbacks.metrics import MetricsCsv, read_metrics
 from lumi.callbacks.progress import Progress, clock_text
 from lumi.callbacks.samples import Samples, continue_prompts, written_samples
+from lumi.callbacks.tensorboard import TensorBoard
+from lumi.callbacks.tracking import RunCard, State, Tracker, made_from
+from lumi.callbacks.wandb import WandB
 
 __all__ = [
     "Checkpoint",
@@ -19,14 +22,18 @@ __all__ = [
     "FolderCheckpointIO",
     "MetricsCsv",
     "Progress",
+    "RunCard",
     "RunFacts",
     "Samples",
+    "State",
     "TensorBoard",
+    "Tracker",
     "WandB",
     "best_checkpoint",
     "clock_text",
     "continue_prompts",
     "list_checkpoints",
+    "made_from",
     "newest_checkpoint",
     "read_metrics",
     "written_samples",

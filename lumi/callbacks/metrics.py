@@ -1,4 +1,4 @@
-"""Where metrics go: a CSV file always, TensorBoard and W&B when asked for (``logger=…``)."""
+"""``metrics.csv``, which every run has."""
 
 import csv
 import importlib.util
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_only
-from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers import Logger
 
 from lumi.errors import ConfigError
 from lumi.manifest import write_atomic
@@ -86,63 +86,11 @@ def read_metrics(path: Path) -> dict[int, dict[str, float]]:
     return rows
 
 
-class TensorBoard(TensorBoardLogger):
-    """Event files in ``<run>/tensorboard`` (``logger=tensorboard``).
+def need(package: str) -> None:
+    """Complain if an optional package is not installed.
 
-    Args:
-        run_folder: of the run.
+    Raises:
+        ConfigError: with the command that installs it.
     """
-
-    def __init__(self, *, run_folder: Path) -> None:
-        _need("tensorboard")
-        super().__init__(save_dir=run_folder, name="", version="tensorboard")
-
-
-class WandB(WandbLogger):
-    """Weights & Biases (``logger=wandb``).
-
-    Args:
-        run_folder: of the run; files go to ``<run>/wandb``, its name is the run's.
-        run_id: the same when the run is resumed, so that W&B continues its curves.
-        settings: resolved config of the run, shown beside its curves.
-        project: on the server.
-        entity: team or user; null is the default one.
-        offline: write files only; ``wandb sync`` sends them later.
-        group: of runs.
-        tags: of the run.
-    """
-
-    def __init__(
-        self,
-        *,
-        run_folder: Path,
-        run_id: str,
-        settings: dict[str, Any],
-        project: str = "lumi",
-        entity: str | None = None,
-        offline: bool = False,
-        group: str | None = None,
-        tags: list[str] | None = None,
-    ) -> None:
-        _need("wandb")
-        super().__init__(
-            name=run_folder.name,
-            save_dir=run_folder,
-            id=run_id,
-            project=project,
-            entity=entity,
-            offline=offline,
-            group=group,
-            tags=tags,
-            config=settings,
-            resume="allow",
-        )
-
-    def close(self, exit_code: int) -> None:
-        """End the W&B run: the next one of this process (a job of a multirun) is another."""
-        self.experiment.finish(exit_code=exit_code)
-
-
-def _need(package: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise ConfigError(f"logger={package}", f"needs the package {package}", f"pip install 'lumi[{package}]'")

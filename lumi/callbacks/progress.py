@@ -131,6 +131,7 @@ class Progress(pl.Callback):
         tokens = self.tokens(step)
         row = {
             "progress/tokens": tokens,
+            "progress/flops": tokens * self.flops_per_token,
             "progress/percent": 100.0 * step / self.total_steps,
             "progress/epochs": tokens / self.epoch_tokens,
             "perf/tokens_per_second": self._speed,

@@ -5,12 +5,11 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
 from lumi.arch import Decoder
+from lumi.callbacks.tracking import Tracker
 from lumi.errors import ConfigError
 from lumi.generate import SamplingParams, generate
 from lumi.manifest import write_atomic
@@ -68,7 +67,8 @@ class Samples(pl.Callback):
         write_atomic(self.folder / f"step_{step:08d}.md", f"# Samples after step {step:,}\n\n{body}")
         log.info("sample: %s", " ".join((rows[0][0] + rows[0][1]).split())[:300])
         for logger in trainer.loggers:
-            _send(logger, rows, step)
+            if isinstance(logger, Tracker):
+                logger.log_samples(rows, step)
 
 
 def written_samples(folder: Path) -> dict[str, str]:
@@ -101,11 +101,3 @@ def answer_prompts(
 
 def _quote(text: str) -> str:
     return "\n".join(f"> {line}" for line in text.split("\n"))
-
-
-def _send(logger: Any, rows: list[tuple[str, str]], step: int) -> None:
-    if isinstance(logger, WandbLogger):
-        logger.log_table("samples", columns=["prompt", "continuation"], data=[list(row) for row in rows], step=step)
-    elif isinstance(logger, TensorBoardLogger):
-        text = "\n\n".join(f"**{prompt}**{continuation}" for prompt, continuation in rows)
-        logger.experiment.add_text("samples", text, step)
