@@ -142,13 +142,11 @@ class _Trials:
         self._twins: dict[int, list[Trial]] = {}
 
     def take(self) -> Job | None:
-        """The next trial that needs a run; one whose run is there already is told at once."""
+        """The next trial that needs a run; one that is there already is told at once."""
         while len(self._open) < self.at_once and (trial := self._next()) is not None:
             overrides = [f"{one.key}={suggest(trial, one)}" for one in self.command.space.dimensions]
             settings, run = self.command.describe(overrides)
-            twin = next((number for number in self._open if self._curves[number].run == run), None)
-            if twin is not None:
-                self._twins.setdefault(twin, []).append(trial)
+            if self._is_known(trial, run):
                 continue
             job = self._job(trial, overrides, run)
             self._open[job.number], self._curves[job.number] = trial, Curve(run, self.settings.metric)
@@ -157,6 +155,29 @@ class _Trials:
             self.study.set(job, "finished")
             self.ended(job)
         return None
+
+    def _is_known(self, trial: "Trial", run: Path) -> bool:
+        """Whether another trial has the same settings; then it has, or will have, the same result."""
+        same = next((one for one in self.study.jobs if one.run == str(run) and one.number != trial.number), None)
+        if same is None:
+            return False
+        if same.number in self._open:
+            self._twins.setdefault(same.number, []).append(trial)
+            return True
+        if same.state not in ("finished", "pruned"):
+            return False
+        curve = Curve(run, self.settings.metric)
+        curve.update()
+        self._tell(trial, same, curve)
+        return True
+
+    def _tell(self, trial: "Trial", job: Job, curve: Curve) -> None:
+        from optuna.trial import TrialState
+
+        if job.state == "finished":
+            self.search.tell(trial, curve.last)
+        else:
+            self.search.tell(trial, state=TrialState.PRUNED if job.state == "pruned" else TrialState.FAIL)
 
     def _next(self) -> "Trial | None":
         if self._interrupted:
@@ -199,8 +220,6 @@ class _Trials:
 
     def ended(self, job: Job) -> None:
         """Tell the search; a run that was stopped with the study stays open, and is continued with it."""
-        from optuna.trial import TrialState
-
         trial, curve = self._open.pop(job.number), self._curves.pop(job.number)
         curve.update()
         if diverged(job):
@@ -211,10 +230,7 @@ class _Trials:
         if job.state == "finished" and curve.last is None:
             self.study.set(job, "failed", f"sweep.metric={self.settings.metric} is not in {job.run}/metrics.csv")
         for one in (trial, *twins):
-            if job.state == "finished":
-                self.search.tell(one, curve.last)
-            else:
-                self.search.tell(one, state=TrialState.PRUNED if job.state == "pruned" else TrialState.FAIL)
+            self._tell(one, job, curve)
 
     def report(self) -> None:
         """Say which trial is the best."""

@@ -130,6 +130,8 @@ class Slots:
             )
         curve = Curve(Path(job.run), self.metric)
         self._running.append(_Running(job, slot, process, time.monotonic(), curve))
+        if self._signal is not None:  # it came while the process was being started
+            process.terminate()
         self.screen.tell(job)
 
     def _look(self, running: _Running, feed: Feed) -> None:

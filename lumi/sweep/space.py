@@ -38,7 +38,7 @@ class Dimension:
     @property
     def is_whole(self) -> bool:
         """Whether an interval holds whole numbers only."""
-        return isinstance(self.low, int) and isinstance(self.high, int)
+        return not self.choices and isinstance(self.low, int) and isinstance(self.high, int)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

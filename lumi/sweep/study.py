@@ -114,6 +114,7 @@ class Study:
     def link(self, job: Job) -> None:
         """Let the job's name lead to its run."""
         path, target = self.folder / job.label, os.path.relpath(job.run, self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
         if path.is_symlink() and os.readlink(path) != target:  # noqa: PTH115  # the text, not a path
             path.unlink()
         if not path.is_symlink():
