@@ -65,6 +65,8 @@ FIELDS = {
     for name in model.model_fields
 }  # fmt: skip
 
+_SHORT_BYTES = 2000
+
 T = TypeVar("T")
 
 
@@ -197,7 +199,7 @@ def _add_generation(app: FastAPI, service: Service) -> None:
     async def chat(body: ChatRequest, request: Request) -> Any:
         """Answer a conversation."""
         model = service.find(body.model)
-        requests = await _prepared(lambda: model.chat_requests(body))
+        requests = await _prepared(lambda: model.chat_requests(body), request)
         answers = service.submit(model, requests, body, chat=True)
         reply = Chat(body, answers)
         if body.stream:
@@ -208,7 +210,7 @@ def _add_generation(app: FastAPI, service: Service) -> None:
     async def completions(body: CompletionRequest, request: Request) -> Any:
         """Go on with a text, or with several."""
         model = service.find(body.model)
-        requests = await _prepared(lambda: model.completion_requests(body))
+        requests = await _prepared(lambda: model.completion_requests(body), request)
         answers = service.submit(model, requests, body, chat=False)
         reply = Completions(body, answers)
         if body.stream:
@@ -274,9 +276,9 @@ def _file(path: Path) -> FileResponse:
     return FileResponse(path, media_type=_KINDS[path.suffix], headers=_PAGE_HEADERS)
 
 
-async def _prepared(make: Callable[[], list[Prompt]]) -> list[Prompt]:
-    """Encode in a thread: a long prompt takes milliseconds in which nobody else would be heard."""
-    return await asyncio.to_thread(make)
+async def _prepared(make: Callable[[], list[Prompt]], request: Request) -> list[Prompt]:
+    """Encode; a long prompt in a thread, because it takes milliseconds in which nobody else would be heard."""
+    return make() if len(await request.body()) < _SHORT_BYTES else await asyncio.to_thread(make)
 
 
 async def _only_json(request: Request) -> None:

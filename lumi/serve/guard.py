@@ -4,8 +4,9 @@ An ASGI application around another, not a list of dependencies: a new route cann
 """
 
 import asyncio
+import contextlib
 import hmac
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
 from lumi.serve.errors import ApiError
@@ -32,8 +33,11 @@ class Guard:
         open_paths: what needs no key: is the server there, and the page, which holds no secret.
         metrics: count what was asked.
         body_seconds: in which a body must have come.
+        max_requests: being answered at a time, besides those of open paths; further ones are told to come again before
+            anything of them is read, which costs a fraction of finding out that no place is free.
 
     Attributes:
+        n_requests: that are being answered now.
         held_bytes: of the bodies of all requests that are being answered.
     """
 
@@ -46,7 +50,9 @@ class Guard:
         open_paths: tuple[str, ...],
         metrics: Metrics,
         body_seconds: float,
+        max_requests: int,
     ) -> None:
+        self._max_requests, self.n_requests = max_requests, 0
         self._body_seconds = body_seconds
         self.app, self._hosts, self._open, self._metrics = app, hosts, open_paths, metrics
         self._key = None if api_key is None else api_key.encode()
@@ -59,12 +65,26 @@ class Guard:
             return
         counted = self._metrics.counting(scope["path"], send)
         try:
-            self._admit(scope)
-            await self._pass_on(scope, receive, counted)
+            if self._admit(scope):
+                await self._pass_on(scope, receive, counted)
+                return
+            with self._place():
+                await self._pass_on(scope, receive, counted)
         except ApiError as error:
             await error.response()(scope, receive, counted)
 
-    def _admit(self, scope: Scope) -> None:
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[None]:
+        if self.n_requests >= self._max_requests:
+            raise ApiError(503, "too many requests at once", code="overloaded", retry_after_seconds=2)
+        self.n_requests += 1
+        try:
+            yield
+        finally:
+            self.n_requests -= 1
+
+    def _admit(self, scope: Scope) -> bool:
+        """Whether it is for an open path; raises ApiError for what may not pass."""
         if sum(len(name) + len(value) for name, value in scope["headers"]) > _HEADER_BYTES:
             raise ApiError(431, f"the headers may have {_HEADER_BYTES:,} bytes", code="too_large")
         headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -82,6 +102,7 @@ class Guard:
         )
         if self._key is not None and not is_open and not _is_key(headers.get(b"authorization", b""), self._key):
             raise ApiError(401, "needs the server's key: Authorization: Bearer …", code="invalid_api_key")
+        return is_open
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the body, within its limits of size and time, then ask the application."""

@@ -5,12 +5,12 @@ OpenAI's there are ``top_k``, ``min_p``, ``repetition_penalty``, ``no_repeat_ngr
 """
 
 import time
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
 from lumi.generate.sampling import MAX_SEED, MILDEST
+from lumi.serve.rules import REAL, WHOLE, needs, rules, unfit
 
 MAX_BODY_BYTES = 2_000_000
 MAX_MESSAGES = 256
@@ -25,45 +25,11 @@ MAX_TEXT_CHARS = 1_000_000
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
-def _whole(value: Any) -> Any:
-    """JSON knows one kind of number: 3.0 is 3."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _real(value: Any) -> Any:
-    """A whole number of any size, where any number may stand; too large a one is an infinity, which is refused."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError:
-            return float("inf")
-    return value
-
-
-def _unfit(param: str, message: str) -> PydanticCustomError:
-    """A field that does not go with another one; its name is the error's."""
-    return PydanticCustomError("unfit", message, {"param": param})  # pyright: ignore[reportArgumentType]  # not a literal
-
-
-# These stand last, around the bounds: within them, the bounds would be missing from the JSON schema.
-WHOLE, REAL = BeforeValidator(_whole), BeforeValidator(_real)
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARS)]
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARS)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Tokens = Annotated[list[Annotated[int, Field(ge=0, le=2**31), WHOLE]], Field(min_length=1, max_length=MAX_TEXT_CHARS)]
 Nothing = Annotated[None, WithJsonSchema({"type": "null"})]
-
-
-def _needs(field: str, other: str, *values: Any) -> dict[str, Any]:
-    """JSON Schema's words for: where a field is said, another one is among these."""
-    wanted: dict[str, Any] = {"properties": {other: {"enum": list(values)}}}
-    if None not in values:
-        wanted["required"] = [other]
-    return {"anyOf": [{"properties": {field: {"type": "null"}}}, wanted]}
-
-
-def _rules(*rules: dict[str, Any]) -> dict[str, Any]:
-    return {"allOf": list(rules)}
 
 
 class TextPart(BaseModel):
@@ -133,7 +99,7 @@ class Generation(BaseModel):
     @model_validator(mode="after")
     def _check_stream(self) -> Self:
         if self.stream_options is not None and not self.stream:
-            raise _unfit("stream_options", "needs stream=true")
+            raise unfit("stream_options", "needs stream=true")
         return self
 
 
@@ -148,13 +114,13 @@ class ChatRequest(Generation):
     """Body of ``/v1/chat/completions``."""
 
     model_config = ConfigDict(
-        json_schema_extra=_rules(
-            _needs("stream_options", "stream", True),
-            _needs("max_completion_tokens", "max_tokens", None),
+        json_schema_extra=rules(
+            needs("stream_options", "stream", True),
+            needs("max_completion_tokens", "max_tokens", None),
             {
                 "anyOf": [
                     {"properties": {"top_logprobs": {"enum": [None, 0]}}},
-                    _needs("top_logprobs", "logprobs", True)["anyOf"][1],
+                    needs("top_logprobs", "logprobs", True)["anyOf"][1],
                 ]
             },
         )
@@ -184,11 +150,11 @@ class ChatRequest(Generation):
     @model_validator(mode="after")
     def _check_pairs(self) -> Self:
         if self.max_tokens is not None and self.max_completion_tokens is not None:
-            raise _unfit("max_tokens", "is the old name of max_completion_tokens: give one of them")
+            raise unfit("max_tokens", "is the old name of max_completion_tokens: give one of them")
         if self.top_logprobs and not self.logprobs:
-            raise _unfit("top_logprobs", "needs logprobs=true")
+            raise unfit("top_logprobs", "needs logprobs=true")
         if self.store:
-            raise _unfit("store", "must be false: nothing is stored")
+            raise unfit("store", "must be false: nothing is stored")
         return self
 
 
@@ -196,9 +162,9 @@ class CompletionRequest(Generation):
     """Body of ``/v1/completions``: the model goes on with a text."""
 
     model_config = ConfigDict(
-        json_schema_extra=_rules(
-            _needs("stream_options", "stream", True),
-            _needs("best_of", "n", None, 1),
+        json_schema_extra=rules(
+            needs("stream_options", "stream", True),
+            needs("best_of", "n", None, 1),
             {
                 "anyOf": [
                     {"properties": {"echo": {"enum": [None, False]}}},
@@ -229,9 +195,9 @@ class CompletionRequest(Generation):
     @model_validator(mode="after")
     def _check_pairs(self) -> Self:
         if self.best_of is not None and (self.n or 1) > 1:
-            raise _unfit("best_of", "does not go with n: all answers are returned")
+            raise unfit("best_of", "does not go with n: all answers are returned")
         if self.echo and self.logprobs is not None:
-            raise _unfit("echo", "cannot be combined with logprobs: a prompt has none here")
+            raise unfit("echo", "cannot be combined with logprobs: a prompt has none here")
         return self
 
 

@@ -20,6 +20,9 @@ from lumi.serve.settings import ServerSettings
 
 log = logging.getLogger(__name__)
 
+_MORE_REQUESTS = 64
+"""At a time, than the models can hold: those that ask for something else, or are refused."""
+
 ROUTES = (
     "/", "/health", "/metrics", "/openapi.json", "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/preferences",
 )  # fmt: skip
@@ -35,6 +38,7 @@ def guarded(models: Sequence[ServedModel], settings: ServerSettings, metrics: Me
         open_paths=OPEN_PATHS,
         metrics=metrics,
         body_seconds=settings.body_seconds,
+        max_requests=sum(model.scheduler.capacity for model in models) + _MORE_REQUESTS,
     )
     return guard, service
 

@@ -24,8 +24,7 @@ class Seen:
     health_seconds: list[float] = dataclasses.field(default_factory=list)
 
     def health_percentile(self, share: float) -> float:
-        ordered = sorted(self.health_seconds)
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+        return sorted(self.health_seconds)[min(len(self.health_seconds) - 1, int(share * len(self.health_seconds)))]
 
 
 async def exchange(port: int, data: bytes, seconds: float = 120) -> bytes:
@@ -60,8 +59,8 @@ def text_of(reply: bytes, *, stream: bool) -> str | None:
     return "".join(event["choices"][0]["delta"].get("content", "") for event in events[:-1])
 
 
-async def ask(port: int, model: str, question: str, expected: str, seen: Seen, *, stream: bool, n_tokens: int) -> None:
-    """One request, and whether its answer is its own."""
+async def ask(port: int, model: str, question: str, expected: str, seen: Seen, *, stream: bool, n_tokens: int) -> int:
+    """One request, and whether its answer is its own; returns the status."""
     began = time.monotonic()
     reply = await exchange(port, raw(PATH, body_for(model, question, stream=stream, n_tokens=n_tokens)))
     status = int(reply[9:12]) if reply.startswith(b"HTTP/1.1 ") else 0
@@ -71,6 +70,7 @@ async def ask(port: int, model: str, question: str, expected: str, seen: Seen, *
         seen.wrong.append(f"{question}: {reply!r}")
     if status in (429, 503) and b"\nretry-after: " not in reply.lower():
         seen.wrong.append(f"{status} without a time to come again: {reply!r}")
+    return status
 
 
 async def watch_health(port: int, seen: Seen, pause_seconds: float = 0.01) -> None:
@@ -86,6 +86,27 @@ async def watch_health(port: int, seen: Seen, pause_seconds: float = 0.01) -> No
             await asyncio.sleep(pause_seconds)
     finally:
         writer.close()
+
+
+async def siege(
+    port: int, model: str, answers: dict[str, str], n_connections: int, seconds: float, n_tokens: int
+) -> Seen:
+    """So many clients for so long, each with one question after the other; who is told to come again does so then."""
+    seen, questions, ends = Seen(), list(answers), time.monotonic() + seconds
+
+    async def client(number: int) -> None:
+        turn = 0
+        while time.monotonic() < ends:
+            turn += 1
+            question = questions[(number + turn) % len(questions)]
+            stream = (number + turn) % 2 == 0
+            if await ask(port, model, question, answers[question], seen, stream=stream, n_tokens=n_tokens) != 200:
+                await asyncio.sleep(2 + number % 100 / 100)
+
+    health = asyncio.create_task(watch_health(port, seen))
+    await asyncio.gather(*(client(number) for number in range(n_connections)))
+    health.cancel()
+    return seen
 
 
 async def storm(

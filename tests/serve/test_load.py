@@ -25,16 +25,28 @@ def run_storm(live: Live, *args: Any, **kwargs: Any) -> Seen:
     return asyncio.run(storm(live.port, *args, **kwargs))
 
 
+def seconds_alone(live: Live) -> float:
+    """For an answer of eight tokens, without the server: what the machine gives just now."""
+    began = time.monotonic()
+    for question in QUESTIONS[:8]:
+        live.answered(question, 8)
+    return (time.monotonic() - began) / 8
+
+
 def test_sixty_four_connections_each_get_their_own_answer_or_a_time_to_come_again(live):
     answers = {question: live.answered(question, 8) for question in QUESTIONS}
-    attempts = [run_storm(live, ["chat", "chat", "small"], answers, 64, 2, 8) for _ in range(3)]
-    for seen in attempts:
+    ratios = []
+    for _ in range(3):
+        before = seconds_alone(live)
+        seen = run_storm(live, ["chat", "chat", "small"], answers, 64, 2, 8)
         assert seen.wrong == []
         assert set(seen.statuses) <= {200, 429, 503}
         assert seen.statuses.total() == 128
         assert seen.statuses[200] > 64
-    # One attempt can meet whatever else the machine does; the median of three meets the server.
-    assert statistics.median(seen.health_percentile(0.99) for seen in attempts) <= HEALTH_SECONDS
+        # Where other work makes an answer alone slow, health is slow by as much, and that is not the server's.
+        ratios.append(seen.health_percentile(0.99) / max(HEALTH_SECONDS, 20 * max(before, seconds_alone(live))))
+    # One attempt can meet whatever else the machine does, the median of three rarely. make faults measures two processes.
+    assert statistics.median(ratios) <= 1
     live.wait_until_idle()
 
 
@@ -45,10 +57,10 @@ def resident_bytes() -> int:
 
 def test_memory_does_not_grow_with_the_number_of_requests(live):
     answers = {question: live.answered(question, 4) for question in QUESTIONS}
-    run_storm(live, ["chat"], answers, 64, 3, 4)  # whatever is made once
+    run_storm(live, ["chat"], answers, 64, 2, 4)  # whatever is made once
     before = resident_bytes()
-    for _ in range(3):
-        run_storm(live, ["chat"], answers, 64, 3, 4)
+    for _ in range(2):
+        run_storm(live, ["chat"], answers, 64, 2, 4)
     assert resident_bytes() - before < 0.1 * before
 
 
@@ -57,6 +69,10 @@ def hasty(live_parts: Any) -> Iterator[Live]:
     """A server that waits for nobody longer than half a second."""
     limits: dict[str, Any] = {f"{name}_seconds": LIMIT_SECONDS for name in ("header", "body", "write")}
     with running(*live_parts, **limits) as live:
+        for listener in live.server.servers[
+            0
+        ].sockets:  # else the system holds megabytes for a client that does not read
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
         yield live
 
 
@@ -140,8 +156,25 @@ def test_a_second_request_on_a_connection_has_no_more_time_than_the_first(hasty)
     assert LIMIT_SECONDS / 2 < time.monotonic() - began < LIMIT_SECONDS + 2
 
 
+def test_more_requests_than_can_be_held_are_refused_unread_and_health_is_not(live_parts):
+    with running(*live_parts, slots=2, max_waiting=2) as live:
+        guard: Any = live.server.config.app
+        half = raw(PATH, body_for("chat", "mu", stream=False, n_tokens=1))[:-1]
+        connections = [live.socket() for _ in range(200)]
+        for connection in connections:
+            connection.sendall(half)
+        wait_for(lambda: guard.n_requests == 4 + 4 + 4 + 72 + 64, 10)  # the places of four models, and some
+        refused = live.exchange(half + b"}")
+        assert (status_of(refused), b"retry-after: 2" in refused) == (503, True)
+        assert status_of(live.exchange(raw("/health", b"", method="GET"))) == 200
+        for connection in connections:
+            connection.close()
+        wait_for(lambda: guard.n_requests == 0, 10)
+        assert status_of(live.exchange(half + b"}")) == 200
+
+
 def stalled(live: Live) -> socket.socket:
-    """Ask for megabytes and read nothing."""
+    """Ask for a megabyte and read nothing."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.connect(("127.0.0.1", live.port))
