@@ -33,6 +33,7 @@ from lumi.eval.text import TextTask, read_text
 from lumi.eval.windows import WholeDocuments
 from lumi.generate import SamplingParams
 from lumi.manifest import MANIFEST, fingerprint, read_manifest, sha256_file, write_atomic
+from lumi.scaling import fit_scaling
 from lumi.tokenizer import Template
 from lumi.trained import Trained, lineage, load_trained
 
@@ -59,6 +60,10 @@ ROOT_KEYS = (
     "task",
     "out",
     "force",
+    "scaling",
+    "predict",
+    "predict_tokens",
+    "entropy",
 )
 PARTS = ("packed", "baselines", "text", "smoke", "chat", "preference", "tasks")
 
@@ -72,6 +77,10 @@ def evaluate(cfg: DictConfig) -> None:
         LumiError: a setting is wrong, or a model or text cannot be read.
     """
     settings = resolve(cfg)
+    if settings.get("scaling") is not None:
+        check_keys({**settings, "model": None}, ROOT_KEYS)
+        fit_scaling(settings)
+        return
     check_keys(settings, ROOT_KEYS)
     for key in ("skip", "parts"):
         if unknown := [part for part in settings[key] if part not in PARTS]:

@@ -62,12 +62,12 @@ def plot_loss(metrics: Mapping[str, Series], references: Mapping[str, Mapping[st
     panels = [(name, metrics[f"{_BITS}/{name}"]) for name in sources]
     if not panels and _BITS in metrics:
         panels = [("", metrics[_BITS])]
-    figure, axes = _figure(1 + len(panels))
+    figure, axes = new_figure(1 + len(panels))
     _draw_losses(axes[0], metrics)
     only = next(iter(references), "") if len(references) == 1 else ""
     for ax, (name, series) in zip(axes[1:], panels, strict=True):
         _draw_bits(ax, name or only, series, references.get(name or only, {}))
-    return _png(figure)
+    return png(figure)
 
 
 def plot_comparison(
@@ -80,7 +80,7 @@ def plot_comparison(
         references: source → name → bits per byte.
     """
     sources = list(dict.fromkeys(source for scores in models.values() for source in scores))
-    figure, axes = _figure(max(1, len(sources)), height=1.0 + 0.36 * (len(models) + 3))
+    figure, axes = new_figure(max(1, len(sources)), height=1.0 + 0.36 * (len(models) + 3))
     for ax, source in zip(axes, sources, strict=False):
         bars = [
             (model, scores[source], color)
@@ -97,8 +97,8 @@ def plot_comparison(
         ax.invert_yaxis()
         ax.grid(visible=False, axis="y")
         ax.set_xlim(0, 1.14 * max(values))
-        _title(ax, f"{source} · bits per byte, lower is better")
-    return _png(figure)
+        title(ax, f"{source} · bits per byte, lower is better")
+    return png(figure)
 
 
 def plot_shares(models: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> bytes:
@@ -109,7 +109,7 @@ def plot_shares(models: Mapping[str, Mapping[str, tuple[float, float, float]]]) 
     """
     measures = list(dict.fromkeys(name for shares in models.values() for name in shares))
     thickness = 0.8 / max(1, len(models))
-    figure, (ax,) = _figure(1, height=1.2 + len(measures) * max(0.3, 0.16 * len(models)))
+    figure, (ax,) = new_figure(1, height=1.2 + len(measures) * max(0.3, 0.16 * len(models)))
     for number, ((model, shares), color) in enumerate(zip(models.items(), itertools.cycle(MODELS), strict=False)):
         there = [row for row, name in enumerate(measures) if name in shares]
         values = np.array([shares[measures[row]] for row in there]).reshape(-1, 3)  # share, low, high
@@ -124,8 +124,8 @@ def plot_shares(models: Mapping[str, Mapping[str, tuple[float, float, float]]]) 
     ax.margins(y=0.01)
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
     ax.legend(frameon=False, labelcolor=INK, loc="upper center", bbox_to_anchor=(0.4, -0.05), ncols=3)
-    _title(ax, "share with 95 % interval")
-    return _png(figure)
+    title(ax, "share with 95 % interval")
+    return png(figure)
 
 
 def _draw_losses(ax: Axes, metrics: Mapping[str, Series]) -> None:
@@ -136,7 +136,7 @@ def _draw_losses(ax: Axes, metrics: Mapping[str, Series]) -> None:
         ax.plot(*metrics["val/loss"], color=VAL, lw=1.6, marker="o", ms=2.5, label="validation")
     if ax.lines:
         ax.legend(frameon=False, labelcolor=INK)
-    _title(ax, "loss · nats per token")
+    title(ax, "loss · nats per token")
     _scales(ax)
 
 
@@ -148,7 +148,7 @@ def _draw_bits(ax: Axes, source: str, series: Series, levels: Mapping[str, float
         if value is not None:
             ax.axhline(value, color=LEVELS[name], lw=1.1, ls=(0, (5, 3)), zorder=1)
             labels.append((value, name, LEVELS[name]))
-    _title(ax, f"{source or 'validation'} · bits per byte")
+    title(ax, f"{source or 'validation'} · bits per byte")
     _scales(ax)
     _label_right(ax, sorted(labels))
 
@@ -185,11 +185,12 @@ def _scales(ax: Axes) -> None:
     ax.margins(x=0.01)
 
 
-def _title(ax: Axes, text: str) -> None:
+def title(ax: Axes, text: str) -> None:
+    """What a panel shows, above its left edge."""
     ax.set_title(text, loc="left", color=INK, fontsize=10.5, fontweight="bold", pad=10)
 
 
-def _figure(n_panels: int, height: float = 3.6) -> tuple[Figure, list[Axes]]:
+def new_figure(n_panels: int, height: float = 3.6) -> tuple[Figure, list[Axes]]:
     """A figure with up to three panels a row."""
     n_columns = min(3, n_panels)
     n_rows = -(-n_panels // n_columns)
@@ -209,7 +210,8 @@ def _figure(n_panels: int, height: float = 3.6) -> tuple[Figure, list[Axes]]:
     return figure, axes[:n_panels]
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The file's bytes, the same for the same figure."""
     data = io.BytesIO()
     figure.savefig(data, format="png", metadata={"Software": None})
     return data.getvalue()
