@@ -28,6 +28,7 @@ from lumi.eval.preference import PreferenceReport, run_preference
 from lumi.eval.report import sources_table, texts_table, write_comparison, write_report
 from lumi.eval.results import RESULTS, SCHEMA_VERSION, Results, SourceResult, TextResult, read_results
 from lumi.eval.smoke import SmokeReport, run_smoke, smoke_table
+from lumi.eval.study.report import STUDY_KEYS, compare_study
 from lumi.eval.tasks import Item, Task
 from lumi.eval.text import TextTask, read_text
 from lumi.eval.windows import WholeDocuments
@@ -60,6 +61,7 @@ ROOT_KEYS = (
     "task",
     "out",
     "force",
+    *STUDY_KEYS,
     "scaling",
     "predict",
     "predict_tokens",
@@ -77,6 +79,10 @@ def evaluate(cfg: DictConfig) -> None:
         LumiError: a setting is wrong, or a model or text cannot be read.
     """
     settings = resolve(cfg)
+    if settings.get("compare") is not None:
+        check_keys({**settings, "model": None}, ROOT_KEYS)
+        compare_study(settings)
+        return
     if settings.get("scaling") is not None:
         check_keys({**settings, "model": None}, ROOT_KEYS)
         fit_scaling(settings)
