@@ -50,8 +50,8 @@ test: $(VENV)/.lumi-dev  ## all tests, without a GPU and without a network
 gpu-test: $(VENV)/.lumi-dev  ## only the tests that need a CUDA device
 	@$(BIN)/python -m pytest -m gpu
 
-faults: $(VENV)/.lumi-dev  ## long abuse of the server: an hour, and what it measures
-	@$(BIN)/python -m pytest -m faults -s tests/serve
+faults: $(VENV)/.lumi-dev  ## long abuse of the server and of runs in several processes: an hour, and what it measures
+	@$(BIN)/python -m pytest -m faults -s tests/serve tests/scale
 
 check: $(VENV)/.lumi-dev  ## ruff, pyright, import-linter
 	@$(BIN)/ruff check .

@@ -55,10 +55,11 @@ def launch(settings: dict[str, Any], n_ranks: int) -> None:
         raise Interrupted(
             f"all {n_ranks} ranks ended by {name}", "what the last line says is saved", signal_number=number
         )
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}, see its message above"
     raise RankError(
-        f"rank {rank} of {n_ranks} ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}",
+        f"rank {rank} of {n_ranks} {how}",
         "a run goes on with all of its ranks or not at all",
-        "see its message above; then run the same command again to continue",
+        "run the same command again to continue from the last checkpoint",
         exit_code=128 - code if code < 0 else code,
     )
 

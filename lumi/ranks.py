@@ -148,7 +148,7 @@ def joined(device: torch.device, *, group_of_one: bool = False) -> Iterator[Rank
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         raise RankError(
-            f"rank {here.rank} lost another rank ({str(error).splitlines()[0][:200]})",
+            f"rank {here.rank} lost another rank ({str(error).splitlines()[0].rpartition('] ')[2][:80]})",
             "a run goes on with all of its ranks or not at all",
             "the last checkpoint is whole: run the same command again to continue",
         ) from error
