@@ -73,7 +73,7 @@ def job(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     def guarded(cfg: DictConfig) -> None:
         gc.enable()
         try:
-            _refuse_study_keys()
+            _refuse_study_keys(cfg)
             function(cfg)
         except LumiError as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -84,10 +84,10 @@ def job(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     return guarded
 
 
-def _refuse_study_keys() -> None:
+def _refuse_study_keys(cfg: DictConfig) -> None:
     """What belongs to many runs says nothing in the command of one."""
     hydra = HydraConfig.get()
-    for word in hydra.overrides.task if hydra.mode == RunMode.RUN else ():
+    for word in hydra.overrides.task if "sweep" in cfg and hydra.mode == RunMode.RUN else ():
         if word.startswith(("sweep=", "sweep.", "study=", "slots=")):
             raise ConfigError(word, "is about several runs", "add -m")
 

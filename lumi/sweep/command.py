@@ -90,6 +90,8 @@ class Command:
             run_batches(study, launcher, feed)
         failed = [job for job in study.jobs if job.state == "failed" and job.number not in failed_before]
         log.info("study           %s: %s", study.folder, study.counts())
+        if sum(job.state == "finished" for job in study.jobs) > 1:
+            log.info("compare         python evaluate.py compare=%s", study.folder)
         if failed:
             lines = "\n".join(f"  - {job.label}: {job.error} (run {job.run})" for job in failed)
             raise JobsFailed(

@@ -79,6 +79,7 @@ class Slots:
         self._environments = environments(slots, os.environ, processors(), devices())
         self._running: list[_Running] = []
         self._signal: int | None = None
+        self._news = ""  # a handler must not print: the line that it interrupts may be half-written
 
     def run(self, feed: Feed) -> None:
         """Until the feed is empty and all jobs have ended.
@@ -90,6 +91,9 @@ class Slots:
         try:
             while self._fill(feed) or self._running:
                 time.sleep(_POLL_SECONDS)
+                if self._news:
+                    self.screen.say(self._news)
+                    self._news = ""
                 for running in list(self._running):
                     self._look(running, feed)
                 self.screen.show([(one.job, one.curve, time.monotonic() - one.began) for one in self._running])
@@ -162,7 +166,7 @@ class Slots:
         self._signal = self._signal or number
         for running in self._running:
             running.process.send_signal(signal.SIGKILL if again else signal.SIGTERM)
-        self.screen.say("killed" if again else "stopping: each job saves its state (once more: kill them)")
+        self._news = "killed" if again else "stopping: each job saves its state (once more: kill them)"
 
 
 def last_error(log: Path, code: int) -> str:

@@ -26,8 +26,9 @@ class Place:
     def start(self, *words: str) -> subprocess.Popen[str]:
         command = [sys.executable, str(self.script), "-m", *words]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        return subprocess.Popen(command, cwd=self.folder, text=True, env=environment, **pipes)
+        return subprocess.Popen(
+            command, cwd=self.folder, text=True, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
 
     def run(self, *words: str) -> tuple[int, str]:
         """Exit code and what was said."""

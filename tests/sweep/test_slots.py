@@ -88,10 +88,11 @@ def test_a_terminal_has_a_line_a_job_that_is_drawn_again(tmp_path: Path) -> None
     study = Study(root=tmp_path, name="s", kind="grid", overrides=[], arguments=[])
     job = study.add(["seed=0"], tmp_path)
     job.state = "running"
-    screen = Screen(study, 3, Terminal())
+    terminal = Terminal()
+    screen = Screen(study, 3, terminal)
     screen.show([(job, Curve(tmp_path, "val/loss"), 1)])
     screen.show([(job, Curve(tmp_path, "val/loss"), 2)])
     screen.close()
     block = "▸ 00-seed_0  starting  0:0{}\n  1 running of 3\n"
     clear = "\x1b[2F\x1b[J"
-    assert screen.out.getvalue() == block.format(1) + clear + block.format(2) + clear
+    assert terminal.getvalue() == block.format(1) + clear + block.format(2) + clear

@@ -72,6 +72,8 @@ def test_the_file_and_the_two_commands_are_printed_and_no_run_begins(place) -> N
     assert code == 0, said
     written = (place.folder / "multirun/w/wandb.yaml").read_text()
     assert written in said
-    assert OmegaConf.create(written)["parameters"]["seed"] == {"values": [0, 1]}
+    assert OmegaConf.select(OmegaConf.load(place.folder / "multirun/w/wandb.yaml"), "parameters.seed") == {
+        "values": [0, 1]
+    }
     assert "wandb sweep --project lumi multirun/w/wandb.yaml\nwandb agent ENTITY/lumi/SWEEP" in said
     assert not (place.folder / "runs").exists()
