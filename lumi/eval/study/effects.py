@@ -61,7 +61,7 @@ def plot_heat_map(analysis: Analysis) -> bytes | None:
     for one in analysis.configurations:
         values[upright.levels.index(one.levels[0]), along.levels.index(one.levels[1])] = one.score.mean
     figure, (ax,) = canvas(
-        width=max(ONE_COLUMN, 1.4 + 0.72 * len(along.levels)), height=1.3 + 0.5 * len(upright.levels)
+        width=max(ONE_COLUMN, 1.2 + 0.58 * len(along.levels)), height=1.3 + 0.5 * len(upright.levels)
     )
     colors = _colors(analysis)
     scale = _range(analysis)

@@ -48,7 +48,7 @@ thead th { border-bottom: 1px solid var(--ink); vertical-align: bottom; font-wei
 thead button { all: unset; cursor: pointer; padding: .28rem .5rem; display: inline-block; }
 thead button:focus-visible { outline: 2px solid var(--accent); outline-offset: -2px; }
 thead button:hover { color: var(--accent); }
-th[aria-sort] button::after { content: " \\2191"; } th[aria-sort="descending"] button::after { content: " \\2193"; }
+th[aria-sort] button::after { content: " \\2191" / ""; } th[aria-sort="descending"] button::after { content: " \\2193" / ""; }
 tbody tr + tr td { border-top: 1px solid var(--line); }
 tr.best td { background: var(--best); }
 .figures { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 1.5rem; margin: 1.5rem 0; align-items: start; }
