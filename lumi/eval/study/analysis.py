@@ -55,7 +55,6 @@ class Analysis:
 
     Attributes:
         configurations: best first.
-        first: place of the configuration that the study began with.
         comparisons: with the baseline, by `configurations`.
         with_best: of every other configuration with the best one.
         baseline: factor → level, as it was chosen.
@@ -70,7 +69,6 @@ class Analysis:
     higher_is_better: bool
     factors: Sequence[Factor]
     configurations: Sequence[Configuration]
-    first: int
     baseline: Mapping[str, str]
     comparisons: Sequence[Comparison]
     with_best: Sequence[Comparison]
@@ -105,20 +103,16 @@ def analyse(study: Study, metric: str = "val/loss", baseline: Any = None) -> Ana
     groups = configurations(runs, factors)
     found = [_configuration(levels, group, factors, metric) for levels, group in groups.items()]
     found.sort(key=lambda one: -one.score.mean if higher else one.score.mean)
-    start = next(iter(groups))
-    wanted = {factor.name: level for factor, level in zip(factors, start, strict=True)}
+    wanted = {factor.name: level for factor, level in zip(factors, next(iter(groups)), strict=True)}
     if baseline is not None:
         wanted = wanted_levels(baseline, runs, factors)
     pairs = _pairs(found, factors, wanted)
     if baseline is not None and not pairs and len(found) > 1:
         said = ", ".join(f"{key}={value}" for key, value in wanted.items())
-        raise ConfigError(
-            f"baseline={said}", "meets no configuration that is otherwise equal", "give a level of every factor"
-        )
+        rule = "meets no configuration that is otherwise equal"
+        raise ConfigError(f"baseline={said}", rule, "give a level of every factor")
     sign = -1 if higher else 1
-    scores = [[sign * value for _, value in sorted(one.values(metric).items(), key=str)] for one in found]
-    same_seeds = len({frozenset(one.runs) for one in found}) == 1
-    held_out = held_out_choice(scores) if same_seeds and len(found) > 1 else None
+    costs = () if figures.is_cost(metric) else COSTS
     kept = {id(run) for one in found for run in one.runs.values()}
     return Analysis(
         study=study,
@@ -126,17 +120,23 @@ def analyse(study: Study, metric: str = "val/loss", baseline: Any = None) -> Ana
         higher_is_better=higher,
         factors=factors,
         configurations=found,
-        first=next(place for place, one in enumerate(found) if one.levels == start),
         baseline=wanted,
         comparisons=_compare(found, pairs, metric),
         with_best=_compare(found, [(place, 0) for place in range(1, len(found))], metric),
-        fronts={}
-        if figures.is_cost(metric)
-        else {cost: front for cost in COSTS if (front := _front(found, cost, sign))},
-        held_out=None if held_out is None else sign * held_out,
+        fronts={cost: front for cost in costs if (front := _front(found, cost, sign))},
+        held_out=_held_out(found, metric, sign),
         left_out=_left_out(study, metric),
         replaced=[run for run in runs if id(run) not in kept],
     )
+
+
+def _held_out(found: Sequence[Configuration], metric: str, sign: int) -> float | None:
+    """What the best is worth on a seed that did not choose it, where all configurations have the same seeds."""
+    if len(found) < 2 or len({frozenset(one.runs) for one in found}) > 1:
+        return None
+    seeds = list(found[0].runs)
+    worth = held_out_choice([[sign * one.values(metric)[seed] for seed in seeds] for one in found])
+    return None if worth is None else sign * worth
 
 
 def _counted(study: Study, metric: str) -> list[Run]:
