@@ -26,6 +26,7 @@ MISTAKES = {
     "wrong rule": ("train.py", ["arch.n_heads=3"], "arch.d_model=128"),
     "several at once": ("train.py", ["optim.lr=-1", "data.batch_size=0"], "2 settings need a change"),
     "too long": ("train.py", ["data.seq_len=512"], "data.seq_len=512 · must be at most arch.max_seq_len=256"),
+    "study without -m": ("train.py", ["slots=2"], "slots=2 · is about several runs · add -m"),
     "two budgets": ("train.py", ["budget.steps=1", "budget.tokens=10"], "at most one may be set"),
     "foreign class": ("train.py", ["optim._target_=os.system"], "must be one of Lumi's own classes"),
     "callback": (
