@@ -15,6 +15,7 @@ SETTINGS = {
     "paths": {"runs": "runs"},
     "budget": {"steps": 3},
     "trainer": {},
+    "data": {},
     "resume": "auto",
     "seed": 0,
 }
