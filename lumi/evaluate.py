@@ -3,7 +3,7 @@
 import logging
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,35 +41,20 @@ from lumi.trained import Trained, lineage, load_trained
 log = logging.getLogger(__name__)
 
 ROOT_KEYS = (
-    "model",
-    "prompt",
-    "sampling",
-    "parts",
-    "skip",
-    "data",
-    "chat",
-    "preference",
-    "template",
-    "text",
-    "window",
-    "stride",
-    "batch_size",
-    "suite",
-    "smoke",
-    "limit",
-    "tasks",
-    "task",
-    "out",
-    "force",
-    *STUDY_KEYS,
-    "scaling",
-    "predict",
-    "predict_tokens",
-    "entropy",
-)
+    "model", "prompt", "sampling", "parts", "skip", "data", "chat", "preference", "template", "text", "window", "stride",
+    "batch_size", "suite", "smoke", "limit", "tasks", "task", "out", "force", "workspace", *STUDY_KEYS,
+    "scaling", "predict", "predict_tokens", "entropy",
+)  # fmt: skip
 PARTS = ("packed", "baselines", "text", "smoke", "chat", "preference", "tasks")
 
 Settings = dict[str, Any]
+
+_INSTEAD: dict[str, Callable[[Settings], Any]] = {
+    "compare": compare_study,
+    "scaling": fit_scaling,
+    "workspace": lambda settings: build(settings["workspace"], "workspace").save(),
+}
+"""What is done instead of evaluating a model, when its setting is given."""
 
 
 def evaluate(cfg: DictConfig) -> None:
@@ -79,14 +64,11 @@ def evaluate(cfg: DictConfig) -> None:
         LumiError: a setting is wrong, or a model or text cannot be read.
     """
     settings = resolve(cfg)
-    if settings.get("compare") is not None:
-        check_keys({**settings, "model": None}, ROOT_KEYS)
-        compare_study(settings)
-        return
-    if settings.get("scaling") is not None:
-        check_keys({**settings, "model": None}, ROOT_KEYS)
-        fit_scaling(settings)
-        return
+    for key, instead in _INSTEAD.items():
+        if settings.get(key):
+            check_keys({**settings, "model": None}, ROOT_KEYS)
+            instead(settings)
+            return
     check_keys(settings, ROOT_KEYS)
     for key in ("skip", "parts"):
         if unknown := [part for part in settings[key] if part not in PARTS]:

@@ -8,6 +8,7 @@ from lumi.callbacks.checkpoint import (
     list_checkpoints,
     newest_checkpoint,
 )
+from lumi.callbacks.dashboard import Workspace
 from lumi.callbacks.early_stopping import EarlyStopping
 from lumi.callbacks.metrics import MetricsCsv, read_metrics
 from lumi.callbacks.progress import Progress, clock_text
@@ -29,6 +30,7 @@ __all__ = [
     "TensorBoard",
     "Tracker",
     "WandB",
+    "Workspace",
     "best_checkpoint",
     "clock_text",
     "continue_prompts",

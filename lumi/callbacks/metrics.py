@@ -86,11 +86,16 @@ def read_metrics(path: Path) -> dict[int, dict[str, float]]:
     return rows
 
 
-def need(package: str) -> None:
+def need(package: str, extra: str | None = None) -> None:
     """Complain if an optional package is not installed.
+
+    Args:
+        package: as it is imported.
+        extra: of Lumi's, that installs it; None where it is named like the package.
 
     Raises:
         ConfigError: with the command that installs it.
     """
     if importlib.util.find_spec(package) is None:
-        raise ConfigError(f"logger={package}", f"needs the package {package}", f"pip install 'lumi[{package}]'")
+        name = extra or package
+        raise ConfigError(f"the package {package}", f"is needed for {name}", f"pip install 'lumi[{name}]'")

@@ -70,7 +70,7 @@ class WandB(Logger):
         super().__init__()
         need("wandb")
         if not offline:
-            _check_key()
+            check_key("logger=wandb")
         self.run_folder, self.card, self.offline, self.patience_seconds = run_folder, card, offline, patience_seconds
         self.artifacts: lineage.Artifacts | None = artifacts
         self._place = {"project": project, "entity": entity, "group": group or card.study, "tags": tags or card.tags}
@@ -123,8 +123,8 @@ class WandB(Logger):
             return
         self._put(lambda run: self._end(run, state))
         self._jobs.put(None)
-        # Opening, what is left, ending; and what the client itself takes to notice that it has waited long enough.
-        self._thread.join(3 * self.patience_seconds + 10)
+        # To open and to end; and what the client itself takes to notice that it has waited long enough.
+        self._thread.join(2 * self.patience_seconds + 5)
         if self._thread.is_alive():
             self._warn("the server takes too long")
         self._thread = None
@@ -140,7 +140,7 @@ class WandB(Logger):
         try:
             run = self._open()
         except Exception as error:  # noqa: BLE001  # nothing that a client of a service raises may reach training
-            self._warn(f"no W&B run ({_first_line(error)})")
+            self._warn(f"no W&B run ({first_line(error)})")
             run = None
         while (job := self._jobs.get()) is not None:
             if run is None:
@@ -148,7 +148,7 @@ class WandB(Logger):
             try:
                 job(run)
             except Exception as error:  # noqa: BLE001  # as above; the next job may go well
-                self._warn(_first_line(error))
+                self._warn(first_line(error))
         if self._has_set_folder:
             del os.environ["WANDB_DATA_DIR"]  # the next run of this process has its own
 
@@ -165,7 +165,7 @@ class WandB(Logger):
         try:
             run = self._init("offline" if self.offline else None)
         except wandb.Error as error:
-            self._warn(f"the server does not open a run ({_first_line(error)}); writing files only")
+            self._warn(f"the server does not open a run ({first_line(error)}); writing files only")
             wandb.teardown()  # else the name of the run is taken
             run = self._init("offline")
         if not run.offline:
@@ -240,21 +240,21 @@ def _log(run: Any, row: dict[str, Any], step: int | None) -> None:
         run.log(row, step=step)
 
 
-def _check_key() -> None:
-    """Complain before training if there is no key; the client would ask for it in the middle of everything.
+def check_key(setting: str) -> None:
+    """Complain if there is no key; the client would ask for it in the middle of everything.
 
     Raises:
         ConfigError: a key is needed.
     """
     import wandb
 
-    if wandb.setup().settings.mode in ("online", "run", "shared") and wandb.api.api_key is None:  # pyright: ignore[reportAttributeAccessIssue]  # set at import
+    mode = wandb.setup().settings.mode
+    if mode in ("online", "run", "shared") and wandb.api.api_key is None:  # pyright: ignore[reportAttributeAccessIssue]
         raise ConfigError(
-            "logger=wandb",
-            "needs a key",
-            "wandb login, or WANDB_API_KEY, or logger.wandb.offline=true writes files only",
+            setting, "needs a key", "wandb login, or WANDB_API_KEY; logger.wandb.offline=true writes files only"
         )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Of a client's error, which may go on with the answer of a server."""
     return (str(error).splitlines() or [type(error).__name__])[0]
