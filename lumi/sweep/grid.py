@@ -1,6 +1,7 @@
 """Every combination of the values (``sweep=grid``, the default)."""
 
 import dataclasses
+import logging
 from typing import TYPE_CHECKING
 
 from lumi.errors import ConfigError
@@ -8,6 +9,10 @@ from lumi.sweep.study import Job, Study
 
 if TYPE_CHECKING:
     from lumi.sweep.command import Command
+
+log = logging.getLogger(__name__)
+
+_MANY = 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,7 +25,10 @@ class Grid:
         """Train what is missing."""
         jobs: list[Job] = []
         users: dict[str, Job] = {}
-        for overrides in command.space.grid():
+        combinations = list(command.space.grid())
+        if len(combinations) > _MANY:
+            log.info("composing       %d jobs, a fifth of a second each", len(combinations))
+        for overrides in combinations:
             settings, run = command.describe(overrides)
             job = study.add(overrides, run)
             if (other := users.setdefault(job.run, job)) is not job:

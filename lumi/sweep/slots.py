@@ -157,8 +157,9 @@ class Slots:
             return "finished", None
         if code in _STOPPED:
             return ("pruned" if running.is_pruned and self._signal is None else "stopped"), None
-        error = last_error(self.study.log_file(running.job), code)
-        return ("failed", error)
+        if self._signal is not None and code == -signal.SIGKILL:
+            return "stopped", None
+        return "failed", last_error(self.study.log_file(running.job), code)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         """Pass a signal on: the first one as SIGTERM, a second one ends the jobs at once."""

@@ -1,15 +1,20 @@
 """Shares of a machine, and what is said of a process that failed."""
 
 import io
+import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from lumi.errors import ConfigError
+from lumi.errors import ConfigError, Interrupted
 from lumi.sweep.curve import Curve
+from lumi.sweep.grid import Queue
 from lumi.sweep.screen import Screen, ended_line, running_line
-from lumi.sweep.slots import check_slots, child_script, environments, last_error, share_of
+from lumi.sweep.slots import Slots, check_slots, child_script, environments, last_error, share_of
 from lumi.sweep.study import Job, Study
 
 GPUS = ["0", "1", "2", "3"]
@@ -96,3 +101,24 @@ def test_a_terminal_has_a_line_a_job_that_is_drawn_again(tmp_path: Path) -> None
     block = "▸ 00-seed_0  starting  0:0{}\n  1 running of 3\n"
     clear = "\x1b[2F\x1b[J"
     assert terminal.getvalue() == block.format(1) + clear + block.format(2) + clear
+
+
+DEAF = "import pathlib, signal, time; signal.signal(15, signal.SIG_IGN); pathlib.Path('ready').touch(); time.sleep(100)"
+
+
+def test_a_second_signal_ends_a_job_that_does_not_listen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = Study(root=tmp_path, name="s", kind="grid", overrides=[], arguments=[])
+    jobs = [study.add([f"seed={seed}"], tmp_path / "run") for seed in (0, 1)]
+
+    def insist() -> None:
+        while not Path("ready").exists():
+            time.sleep(0.05)
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)
+
+    threading.Thread(target=insist).start()
+    with pytest.raises(Interrupted, match=r"study=s was stopped by SIGTERM · 1 waiting, 1 stopped"):
+        Slots(study, [sys.executable, "-c", DEAF], slots=1).run(Queue(jobs))
+    assert [job.state for job in jobs] == ["stopped", "waiting"]

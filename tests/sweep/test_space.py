@@ -31,7 +31,7 @@ def test_a_grid_is_every_combination_with_the_last_key_the_fastest() -> None:
 
 
 def test_a_command_without_values_to_choose_from_is_one_job() -> None:
-    assert [*space("seed=1").grid()] == [[]]
+    assert list(space("seed=1").grid()) == [[]]
 
 
 def test_a_key_that_is_typed_twice_has_its_last_values() -> None:
@@ -75,7 +75,7 @@ def test_what_makes_no_sense_is_refused(typed: str, message: str) -> None:
 
 def test_a_grid_refuses_an_interval() -> None:
     with pytest.raises(ConfigError, match=r"x=interval\(1e-4,1.0\) · a grid needs values .* sweep=optuna"):
-        [*space("x=interval(1e-4,1.0)").grid()]
+        list(space("x=interval(1e-4,1.0)").grid())
 
 
 @pytest.mark.parametrize(
