@@ -34,7 +34,8 @@ from lumi.eval.text import TextTask, read_text
 from lumi.eval.windows import WholeDocuments
 from lumi.generate import SamplingParams
 from lumi.manifest import MANIFEST, fingerprint, read_manifest, sha256_file, write_atomic
-from lumi.scaling import fit_scaling
+from lumi.planning import prediction_words
+from lumi.scaling import SCALING_KEYS, fit_scaling
 from lumi.tokenizer import Template
 from lumi.trained import Trained, lineage, load_trained
 
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 ROOT_KEYS = (
     "model", "prompt", "sampling", "parts", "skip", "data", "chat", "preference", "template", "text", "window", "stride",
     "batch_size", "suite", "smoke", "limit", "tasks", "task", "out", "force", "workspace", *STUDY_KEYS,
-    "scaling", "predict", "predict_tokens", "entropy",
+    *SCALING_KEYS,
 )  # fmt: skip
 PARTS = ("packed", "baselines", "text", "smoke", "chat", "preference", "tasks")
 
@@ -337,6 +338,7 @@ class _Evaluation:
             **({"made_from": facts["initial"]["path"]} if "initial" in facts else {}),
             "data_fingerprints": ", ".join(f"{name} {value[:12]}" for name, value in facts["data"].items()),
             "checkpoint": str(model.checkpoint),
+            **({"plan": words} if (words := prediction_words(model.run)) else {}),
         }
 
     def _commands(self) -> list[str]:

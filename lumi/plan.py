@@ -100,13 +100,13 @@ class Plan:
             f"parameters      {self.parameters:,} ({self.non_embedding:,} without embeddings)",
             f"operations      {self.flops_per_token / 1e6:,.1f} MFLOP per token, "
             f"{self.flops_per_token * tokens:.2e} in all; this device reaches {self.peak_flops / 1e9:,.0f} GFLOP/s",
-            f"memory          about {_size_text(self.memory_bytes)} at its highest, with everything that is loaded",
+            f"memory          about {size_text(self.memory_bytes)} at its highest, with everything that is loaded",
             f"length          {self.total_steps:,} steps of {self.tokens_per_step:,} tokens = {tokens / 1e6:,.2f} M tokens, "
             f"{self.epochs:.2f} epochs",
             f"compute-optimal {self.optimal_tokens / 1e6:,.1f} M tokens (20 per parameter); this run has {share:.0f} % of that",
         ]
-        if self.seconds is not None:
-            text = _time_text(self.seconds)
+        if self.seconds:  # not of a run that only has to be closed
+            text = time_text(self.seconds)
             lines.append(
                 f"expected time   {text} of training ({tokens / self.seconds:,.0f} tokens/s in a short measurement)"
             )
@@ -156,11 +156,13 @@ def measure_micro_batch(decoder: Decoder, batch: PackedBatch, *, budget_seconds:
     return n_rows * best
 
 
-def _size_text(n_bytes: int) -> str:
+def size_text(n_bytes: float) -> str:
+    """Bytes as people read them."""
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
 
 
-def _time_text(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """A duration as people read it."""
     for unit, length in (("seconds", 1), ("minutes", 60), ("hours", 3600)):
         if seconds < 120 * length:
             return f"{seconds / length:.{0 if length == 1 else 1}f} {unit}"

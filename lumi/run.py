@@ -9,6 +9,7 @@
 """
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import json
@@ -24,6 +25,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lumi.arch import Decoder, DecoderConfig
 from lumi.callbacks import FolderCheckpointIO, MetricsCsv, RunCard, RunFacts, State, Tracker, best_checkpoint, made_from
+from lumi.callbacks.progress import peak_memory_bytes
 from lumi.config import build, find_class, resolve
 from lumi.data import Beginning, Curriculum, MixedWindows, PreferenceData, RunLength
 from lumi.errors import ConfigError, DataError, Interrupted
@@ -40,10 +42,11 @@ from lumi.launch import launch
 from lumi.layout import warn_of_layout
 from lumi.lock import folder_lock
 from lumi.manifest import MANIFEST, fingerprint, read_manifest, write_atomic
-from lumi.memory import estimate_memory
 from lumi.optim import Recipe
 from lumi.parallel import lightning_strategy
-from lumi.plan import Budget, Plan, measure_micro_batch, measure_peak_flops
+from lumi.plan import Budget
+from lumi.planning import compare_plan, kept_steps, measure_hours, plan_of, say_plan
+from lumi.profile import Work, gather
 from lumi.ranks import Ranks, joined, starts_alone
 from lumi.reference import attach_reference
 from lumi.resume import check_same_data, starting_point, versions
@@ -51,7 +54,7 @@ from lumi.settings import Settings, check, data_arguments
 from lumi.stage.base import Sources, Stage
 from lumi.tokenizer import Tokenizer
 from lumi.trained import Trained, lineage, load_trained, save_trained
-from lumi.trainer import TrainerConfig, release_memory
+from lumi.trainer import TrainerConfig
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +71,9 @@ def train(cfg: DictConfig) -> dict[str, float]:
     settings = resolve(cfg)
     check(settings)
     setup: TrainerConfig = build(settings["trainer"], "trainer")
+    if settings["plan"]:
+        _Run(settings, run_folder(settings), None, Ranks()).measure()
+        return {}
     if starts_alone(setup.world_size, setup.num_nodes):
         launch(settings, setup.world_size)
         return read_state(run_folder(settings))["metrics"]
@@ -109,8 +115,13 @@ class _Run:
         self.budget: Budget = build(settings["budget"], "budget")
         self.initial: dict[str, Any] = {}
 
-    def execute(self) -> dict[str, float]:
-        """Prepare, build, fit."""
+    def measure(self) -> None:
+        """Say what the run would take, and train nothing; no folder of a run is made."""
+        config, _, stage = self._prepare()
+        say_plan(self._work(stage), self.data, self.curriculum, config, self.budget, self.settings["law"])
+
+    def _prepare(self) -> tuple[DecoderConfig, Trained | None, Stage]:
+        """Data, model and stage; the length of the run."""
         self.trainer_config.prepare_process()
         pl.seed_everything(self.settings["seed"], workers=True, verbose=False)
         self.data: MixedWindows = build(self.settings["data"], "data", **data_arguments(self.settings))
@@ -126,12 +137,16 @@ class _Run:
         if initial is not None:
             self.decoder = Decoder(run_time_config(self.settings, initial))
             self.decoder.load_state_dict(initial.decoder.state_dict())
-        self.total_steps = self._length(config)
+        self.total_steps = self.ranks.first_does(lambda: self._length(config))
         self.data.length = RunLength(
             total_steps=self.total_steps, accumulate=self.trainer_config.accumulate, start_step=self.start_step
         )
-        stage: Stage = self._stage()
-        self.plan = self._plan(config, stage)
+        return config, initial, self._stage()
+
+    def execute(self) -> dict[str, float]:
+        """Prepare, build, fit."""
+        _, initial, stage = self._prepare()
+        self.plan = plan_of(self._work(stage), self.data, self.curriculum, self.budget)
         if self.start:
             check_same_data(self.start, self.data.fingerprints(), compiled=self.compiles)
             warn_of_layout(json.loads((self.start / "run.json").read_bytes())["settings"], self.settings)
@@ -140,13 +155,15 @@ class _Run:
         trainer = self._trainer(self.decoder.config, stage)
         if stage.needs_reference:
             self._attach_reference(initial)
+        before = peak_memory_bytes()
         self._fit(trainer, stage)
         if stage.lora is not None and stage.lora.merge and self.ranks.is_first:
             best = best_checkpoint(self.folder / "checkpoints")  # None unless callbacks.checkpoint.keep_best
             save_trained(load_trained(best or self.folder), self.folder / "merged")
             log.info("merged model: %s", self.folder / "merged")
         metrics = {**stage.step_metrics, **stage.val_metrics}
-        self._save_state("finished", metrics)
+        prediction = compare_plan(self.plan, self.folder, self.start_step, before)
+        self._save_state("finished", metrics, prediction=prediction)
         return metrics
 
     def _fit(self, trainer: pl.Trainer, stage: Any) -> None:
@@ -235,7 +252,10 @@ class _Run:
         return self.trainer_config.compiles(self.decoder.config.flops_per_token(self.data.seq_len) * tokens)
 
     def _length(self, config: DecoderConfig) -> int:
-        """Optimizer steps, from the budget."""
+        """Optimizer steps, from the budget; those of hours are measured once and then kept."""
+        if self.budget.hours is not None and not self.settings["plan"]:
+            kept = kept_steps(self.folder, self.settings["budget"])
+            return kept or self.start_step + self._measure_hours(self.budget.hours)
         return self.budget.total_steps(
             tokens_per_step=self.curriculum.tokens_per_step,
             epoch_tokens=self.data.n_tokens,
@@ -243,39 +263,16 @@ class _Run:
             flops_per_token=config.flops_per_token(self.data.seq_len),
         )
 
-    def _plan(self, config: DecoderConfig, stage: Any) -> Plan:
-        """What the run will take on this device."""
-        setup, data, total_steps = self.trainer_config, self.data, self.total_steps
-        device, half = setup.device(), setup.resolved_precision() != "32-true"
-        stage.to(device)
-        batch: Any = {key: value.to(device) for key, value in data.example().items()}  # pyright: ignore[reportAttributeAccessIssue]
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            memory_bytes = estimate_memory(
-                stage,
-                stage.loss,
-                batch,
-                optimizer_bytes=stage.recipe.state_bytes(stage.trained_parameters()),
-                compiled=self.compiles,
-                accumulates=setup.accumulate > 1,
-            )
-            seconds = measure_micro_batch(self.decoder, batch)
-            seconds /= batch["tokens"].numel() - len(batch["tokens"])  # a token
-        release_memory()
-        tokens, of_step = self.curriculum.tokens(total_steps), self.curriculum.tokens_per_step
-        left = tokens - self.curriculum.tokens(self.start_step)
-        return Plan(
-            parameters=config.n_params(),
-            non_embedding=config.n_params(embedding=False),
-            flops_per_token=config.flops_per_token(data.seq_len),
-            optimal_tokens=round(self.budget.tokens_per_parameter * config.n_params()),
-            total_steps=total_steps,
-            tokens_per_step=round(of_step),
-            tokens=tokens,
-            epochs=tokens / data.n_tokens,
-            memory_bytes=memory_bytes,
-            peak_flops=measure_peak_flops(device, torch.bfloat16 if half else torch.float32) * setup.world_size,
-            seconds=seconds * left / setup.world_size,
-        )
+    def _measure_hours(self, hours: float) -> int:
+        """Steps that hours have, by a copy of the model: a stage may put an adapter on it."""
+        decoder, self.decoder, self.total_steps = self.decoder, copy.deepcopy(self.decoder), 1
+        steps = measure_hours(hours, self._work(self._stage()), self.data)
+        self.decoder = decoder
+        return steps
+
+    def _work(self, stage: Stage) -> Work:
+        """A step of this run, to be measured."""
+        return gather(stage, self.data.example(), self.trainer_config, compiled=self.compiles)
 
     def _stage(self) -> Any:
         data = self.data
@@ -383,7 +380,7 @@ class _Run:
         """The same for a run however often it is resumed, another one for another folder."""
         return fingerprint([str(self.folder.resolve()), decisive(self.settings)])[:12]
 
-    def _save_state(self, status: str, metrics: dict[str, float]) -> None:
+    def _save_state(self, status: str, metrics: dict[str, float], **more: Any) -> None:
         if not self.ranks.is_first:
             return
         state = {
@@ -393,6 +390,7 @@ class _Run:
             "initial": self.initial,
             "metrics": metrics,
             "plan": dataclasses.asdict(self.plan),
+            **more,
             "updated": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
         write_atomic(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.settings)))

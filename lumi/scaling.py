@@ -15,6 +15,8 @@ from lumi.plan import CHINCHILLA
 log = logging.getLogger(__name__)
 
 FOLDER = Path("runs/scaling")
+SCALING_KEYS = ("scaling", "predict", "predict_tokens", "entropy")
+"""Of ``conf/evaluate.yaml``."""
 
 
 def fit_scaling(settings: dict[str, Any]) -> None:

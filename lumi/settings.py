@@ -45,6 +45,7 @@ def check(settings: Settings) -> None:
         lambda: _check_replay(settings),
         lambda: _check_sharding(settings),
         lambda: _check_seed(settings["seed"]),
+        lambda: _check_plan(settings["plan"], settings["law"]),
         lambda: check_no_secrets(settings, os.environ),
         lambda: _check_nodes({"stage": settings["stage"]}, "", STAGE_OFFERED),
         *(lambda key=key: build(settings["stage"].get(key), f"stage.{key}") for key in ("lora", "objective")),
@@ -69,6 +70,13 @@ def _check_nodes(nodes: Mapping[str, Any], prefix: str, offered: Sequence[str]) 
 def _check_seed(seed: Any) -> None:
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise ConfigError(f"seed={seed}", "must be a whole number from 0 to 4294967295")
+
+
+def _check_plan(plan: Any, law: Any) -> None:
+    if not isinstance(plan, bool):
+        raise ConfigError(f"plan={plan}", "must be true or false")
+    if law is not None and not isinstance(law, str):
+        raise ConfigError(f"law={law}", "must be the path of a law.json, or null")
 
 
 def data_arguments(settings: Settings) -> dict[str, Any]:

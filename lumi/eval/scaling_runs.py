@@ -60,7 +60,7 @@ def read_run(folder: Path) -> tuple[Point, dict[str, Any]] | None:
         if state["status"] != "finished":
             log.warning("%s is not finished and is left out", folder)
             return None
-        n_tokens = plan["total_steps"] * plan["tokens_per_step"]
+        n_tokens = plan.get("tokens", plan["total_steps"] * plan["tokens_per_step"])  # a curriculum's steps differ
         point = Point(
             n_params=plan["parameters"],
             n_tokens=n_tokens,
