@@ -8,9 +8,11 @@ import pytest
 from omegaconf import DictConfig
 
 from lumi.callbacks import list_checkpoints, read_metrics
+from lumi.config import resolve
 from lumi.errors import TokenizerMismatch
 from lumi.manifest import sha256_file
 from lumi.run import train
+from lumi.settings import check
 from tests.scale.conftest import InRanks, curve, largest_difference, signal_after
 
 Config = Callable[..., DictConfig]
@@ -65,3 +67,11 @@ def test_a_second_run_with_other_tokens_is_refused(run_config: Config, tmp_path:
     other = ("tokenizer.name=other", "tokenizer.seed_pieces=3000", "tokenizer.model_type=bpe")
     with pytest.raises(TokenizerMismatch, match=r"was trained with .* · tokenizer=existing tokenizer\.path="):
         train(run_config("budget.steps=1", "name=b", f"init_from='{tmp_path / 'a'}'", *other))
+
+
+@pytest.mark.parametrize("name", ["base_phase_a", "base_phase_b", "base_phases"])
+def test_the_presets_of_the_base_model_are_sound_and_half_a_million_tokens_a_step(composed: Config, name: str) -> None:
+    settings = resolve(composed("train", f"experiment={name}"))
+    check(settings)
+    windows = settings["data"]["batch_size"] * settings["trainer"]["accumulate"]
+    assert windows * (settings["data"]["seq_len"] - 1) == 524_032
