@@ -174,11 +174,14 @@ def _precision(work: Work) -> torch.autocast:
 
 
 def steps_in(hours: float, cost: Cost, *, n_validation_batches: int, val_every_steps: int | None) -> int:
-    """Optimizer steps that fit into so many hours with their validations: every ``val_every_steps``, or ten in all."""
+    """Optimizer steps that fit into so many hours with their validations: every ``val_every_steps``, or ten in all.
+
+    A run of fewer than ten steps validates after each.
+    """
     assert cost.seconds is not None, "measured"
     seconds, validation = 3600 * hours, n_validation_batches * cost.validation_seconds
     if val_every_steps is None:
-        steps = (seconds - 10 * validation) / cost.seconds
+        steps = max((seconds - 10 * validation) / cost.seconds, min(10, seconds / (cost.seconds + validation)))
     else:
         steps = seconds / (cost.seconds + validation / val_every_steps)
     return max(1, int(steps))

@@ -92,6 +92,10 @@ def test_an_hour_has_so_many_steps(every, expected):
     assert steps_in(1.0, FITS, n_validation_batches=2, val_every_steps=every) == expected
 
 
+def test_hours_that_ten_validations_would_fill_validate_after_every_step():
+    assert steps_in(12 / 3600, FITS, n_validation_batches=2, val_every_steps=None) == 4  # of 2 s and 1 s each
+
+
 def test_hours_too_short_for_a_step_have_one():
     assert steps_in(1e-6, FITS, n_validation_batches=2, val_every_steps=None) == 1
 

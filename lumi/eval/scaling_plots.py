@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, NullLocator
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from lumi.eval.plots import FAINT, GRID, INK, MODELS, new_figure, png, title
 from lumi.eval.scaling import Law, Parabola, Point, Target
@@ -29,6 +29,7 @@ def _draw_parabolas(ax: Axes, points: Sequence[Point], curves: Sequence[Parabola
         if curve.n_params is not None and curve.loss is not None:
             ax.plot([curve.n_params], [curve.loss], "v", color=color, ms=8, mfc="white")
     ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("parameters")
