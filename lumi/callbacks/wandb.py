@@ -229,7 +229,7 @@ class WandB(Logger):
             return
         self._has_warned = True
         log.warning(
-            "logger=wandb: %s · training goes on, metrics.csv has every row · wandb sync %s/wandb/* sends it later",
+            "logger=wandb: %s · training goes on, metrics.csv has every row · wandb sync %s/wandb/* sends its files later",
             what, self.run_folder,
         )  # fmt: skip
 
@@ -248,8 +248,8 @@ def check_key(setting: str) -> None:
     """
     import wandb
 
-    mode = wandb.setup().settings.mode
-    if mode in ("online", "run", "shared") and wandb.api.api_key is None:  # pyright: ignore[reportAttributeAccessIssue]
+    is_online = wandb.setup().settings.mode in ("online", "run", "shared")
+    if is_online and not wandb.login(prompt=False, verify=False):  # whether it is a good one, opening the run will tell
         raise ConfigError(
             setting, "needs a key", "wandb login, or WANDB_API_KEY; logger.wandb.offline=true writes files only"
         )
