@@ -270,8 +270,18 @@ class Child:
 
     def __init__(self, model: Path, *overrides: str) -> None:
         environment = {name: value for name, value in os.environ.items() if name != "LUMI_API_KEY"}
+        # A shell that runs the tests in the background has its children ignore Ctrl-C.
         self.process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), f"model='{model}'", "device=cpu", "server.port=0", *overrides],
+            [
+                "env",
+                "--default-signal=INT",
+                sys.executable,
+                str(SCRIPT),
+                f"model='{model}'",
+                "device=cpu",
+                "server.port=0",
+                *overrides,
+            ],
             stderr=subprocess.PIPE,
             text=True,
             env={**environment, "OMP_NUM_THREADS": "1"},
