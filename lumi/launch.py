@@ -20,7 +20,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from lumi import cli
 from lumi.errors import Interrupted, RankError
 
 GRACE_SECONDS = 30.0
@@ -144,6 +143,8 @@ def _end_with_launcher() -> None:
 
 def main() -> None:
     """One rank."""
+    from lumi import cli  # here, because a run imports this module, and needs no command line
+
     _end_with_launcher()
     settings = json.load(sys.stdin)
     with cli.importing():
@@ -153,4 +154,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    from lumi import cli
+
     cli.run(main)

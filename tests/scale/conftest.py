@@ -135,10 +135,15 @@ def curve(run: Path) -> dict[int, dict[str, float]]:
     return {step: {k: v for k, v in row.items() if not k.startswith(OF_THE_MACHINE)} for step, row in rows.items()}
 
 
-def largest_difference(one: Path, other: Path) -> float:
-    """Of any figure at any step, relative; infinite where one has what the other has not."""
+def largest_difference(one: Path, other: Path, *, without: tuple[str, ...] = ()) -> float:
+    """Of any figure at any step, relative; infinite where one has what the other has not.
+
+    Args:
+        without: parts of names of figures that are differences of nearly equal numbers, whose own size says nothing.
+    """
     left, right = curve(one), curve(other)
     if {s: set(row) for s, row in left.items()} != {s: set(row) for s, row in right.items()}:
         return float("inf")
-    pairs = [(value, right[step][name]) for step, row in left.items() for name, value in row.items()]
+    names = {name for row in left.values() for name in row if not any(part in name for part in without)}
+    pairs = [(row[name], right[step][name]) for step, row in left.items() for name in names & row.keys()]
     return max(abs(a - b) / max(abs(a), abs(b), 1e-12) for a, b in pairs)

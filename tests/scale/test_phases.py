@@ -62,6 +62,18 @@ def test_a_second_pretraining_run_begins_with_the_weights_of_the_first(run_confi
     assert read_metrics(tmp_path / "b" / "metrics.csv")[1]["val/loss"] == pytest.approx(first["val/loss"], rel=1e-6)
 
 
+def test_a_second_run_that_was_cut_goes_on_bit_for_bit(run_config: Config, in_ranks: InRanks, tmp_path: Path) -> None:
+    def second(name: str) -> DictConfig:
+        start = f"init_from='{tmp_path / 'a'}'"
+        return run_config("budget.steps=4", f"name={name}", start, "callbacks.checkpoint.every_steps=1")
+
+    train(run_config("budget.steps=2", "name=a"))
+    train(second("b"))
+    assert in_ranks(second("c"), n_ranks=1, meddle=signal_after(3, signal.SIGKILL, 0)) == [-9]
+    train(second("c"))
+    assert curve(tmp_path / "c") == curve(tmp_path / "b")
+
+
 def test_a_second_run_with_other_tokens_is_refused(run_config: Config, tmp_path: Path) -> None:
     train(run_config("budget.steps=1", "name=a"))
     other = ("tokenizer.name=other", "tokenizer.seed_pieces=3000", "tokenizer.model_type=bpe")
