@@ -8,7 +8,6 @@ from typing import TypedDict
 
 from torch import Tensor
 
-
 REPEATED = -1
 """Source of a validation batch that another rank has read too: it is there so that all ranks take as many steps, and counts
 nowhere."""

@@ -20,7 +20,7 @@ OF_DATA = {"datatrove", "rich", "zstandard"}
 """A tenth of a second together: the steps of a corpus are datatrove's, and a run can make the data that it lacks."""
 
 
-@pytest.mark.parametrize("script", ["train.py", "prepare.py", "evaluate.py"])
+@pytest.mark.parametrize("script", ["train.py", "prepare.py", "evaluate.py", "serve.py"])
 def test_help_waits_for_no_heavy_package(script: str) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", ROOT / script, "--help"], capture_output=True, text=True, check=True
@@ -92,10 +92,13 @@ def imports_of(node: ast.AST) -> Iterator[str]:
         elif isinstance(child, ast.ImportFrom):
             yield child.module or ""
             yield from (f"{child.module}.{alias.name}" for alias in child.names)
-        elif not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and not for_types_only(child):
+        elif not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and not elsewhere(child):
             yield from imports_of(child)
 
 
-def for_types_only(node: ast.AST) -> bool:
-    """Whether it is ``if TYPE_CHECKING:``."""
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+def elsewhere(node: ast.AST) -> bool:
+    """Whether it is ``if TYPE_CHECKING:`` or ``if __name__ == "__main__":``."""
+    if not isinstance(node, ast.If):
+        return False
+    test = node.test.left if isinstance(node.test, ast.Compare) else node.test
+    return isinstance(test, ast.Name) and test.id in ("TYPE_CHECKING", "__name__")

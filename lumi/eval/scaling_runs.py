@@ -9,7 +9,6 @@ from typing import Any
 
 from lumi.errors import CheckpointError, ConfigError, DataError
 from lumi.eval.scaling import Law, Parabola, Point, Target, bootstrap, exponents, fit_law, interval, parabolas
-from lumi.eval.scaling_plots import plot_scaling
 from lumi.eval.table import markdown_table, number, percent
 from lumi.manifest import write_atomic
 
@@ -146,6 +145,8 @@ def write_scaling(folder: Path, fitted: Fitted, targets: Sequence[Target]) -> st
     text = _render(fitted, curves, rows)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / LAW, json.dumps(facts, indent=2) + "\n")
+    from lumi.eval.scaling_plots import plot_scaling  # matplotlib: a run that only reads a law needs none
+
     write_atomic(folder / PICTURE, plot_scaling(fitted.points, fitted.law, curves, targets))
     write_atomic(folder / REPORT, text)
     return text
