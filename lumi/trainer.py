@@ -29,8 +29,7 @@ class TrainerConfig:
         accelerator: auto, cpu, cuda…, as Lightning names them.
         devices: on each node.
         num_nodes: machines.
-        strategy: what several ranks do: ``ddp`` keeps the whole model on each, ``fsdp`` a part of it (``trainer=fsdp``); ``auto``
-            is ddp.
+        strategy: what several ranks do: ``ddp`` (and ``auto``) keeps the whole model on each, ``fsdp`` a part of it.
         precision: ``auto`` is bf16-mixed on a GPU that has it, 16-mixed on one that has not, float32 on a CPU (where bf16 is
             slower without matrix units).
         accumulate: micro-batches of an optimizer step.
