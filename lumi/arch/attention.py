@@ -12,8 +12,10 @@ document, so that a packed document gives the same logits as the document alone.
 import dataclasses
 import functools
 import importlib.util
+import inspect
 import logging
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +24,15 @@ from torch.nn import functional as F
 from lumi.arch.config import AttentionBackend
 from lumi.errors import ConfigError
 
+try:
+    from torch.nn.attention import varlen
+except ImportError:  # a build without it
+    varlen = None
+
 log = logging.getLogger(__name__)
+
+_KNOWN = frozenset(inspect.signature(varlen.varlen_attn).parameters) if varlen else frozenset[str]()
+"""What this PyTorch's kernel can be told; its arguments have changed from version to version."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +43,7 @@ class Layout:
         positions: (B, T) int64, from 0 at the start of each document or window.
         mask: (B, 1, T, T) bool, True where a query may look; None where plain causal order says it all.
         boundaries: (number of documents + 1,) int32 offsets into the flattened B * T tokens, for variable-length kernels.
-        longest: longest document in tokens, for variable-length kernels.
+        longest: bound of a document's length in tokens, for variable-length kernels.
     """
 
     positions: Tensor
@@ -60,7 +70,9 @@ def layout_documents(doc_ids: Tensor | None, shape: tuple[int, int], device: tor
     if backend in ("flash", "varlen"):
         ends = torch.tensor([starts.numel()], device=device)
         boundaries = torch.cat((starts.flatten().nonzero().squeeze(1), ends)).to(torch.int32)
-        return Layout(positions=positions, boundaries=boundaries, longest=int(positions.max()) + 1)
+        # A bound is enough, and one that never changes: the real length would be fetched from the device, and be another
+        # constant for every batch that is compiled.
+        return Layout(positions=positions, boundaries=boundaries, longest=n_tokens)
     if doc_ids is None or not bool(starts[:, 1:].any()):
         return Layout(positions=positions)
     same = doc_ids.unsqueeze(2) == doc_ids.unsqueeze(1)  # (B, T, T)
@@ -108,9 +120,16 @@ def _flash(q: Tensor, k: Tensor, v: Tensor, boundaries: Tensor, longest: int) ->
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, boundaries: Tensor, longest: int) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn  # CUDA builds only
-
-    out = varlen_attn(q, k, v, boundaries, boundaries, longest, longest, window_size=(-1, 0), enable_gqa=True)
+    assert varlen is not None, "chosen only where it is there"
+    if (
+        q.shape[1] != k.shape[1] and "enable_gqa" not in _KNOWN
+    ):  # an older PyTorch: every query head needs keys of its own
+        share = q.shape[1] // k.shape[1]
+        k, v = k.repeat_interleave(share, dim=1), v.repeat_interleave(share, dim=1)
+    settings: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in _KNOWN else {"is_causal": True}
+    if "enable_gqa" in _KNOWN:
+        settings["enable_gqa"] = True
+    out = varlen.varlen_attn(q, k, v, boundaries, boundaries, longest, longest, **settings)
     assert isinstance(out, Tensor), "no auxiliary output was asked for"
     return out
 

@@ -93,7 +93,7 @@ class Stage(pl.LightningModule):
         self._step_loss, self._step_figures = math.nan, dict[str, float]()
         self._divisor = 1
         self._val_sums = torch.zeros(0)
-        self._last_samples: list[int] = []
+        self._last_samples = torch.zeros(0, dtype=torch.int64)
 
     @abstractmethod
     def loss(self, batch: Any) -> tuple[Tensor, Tensor]:
@@ -126,7 +126,7 @@ class Stage(pl.LightningModule):
         factor = self.recipe.schedule.factor(self.global_step, self.total_steps)
         for group in self.optimizers(use_pl_optimizer=False).param_groups:  # pyright: ignore[reportAttributeAccessIssue]
             group["lr"] = group["peak_lr"] * factor
-        self._last_samples = batch["sample"][:8].tolist()
+        self._last_samples = batch["sample"][:8]  # on its device: to read it here would wait for the step before
 
     def training_step(self, batch: PackedBatch, batch_idx: int) -> Tensor:
         """Loss of one micro-batch, divided by a constant; `on_before_optimizer_step` makes it a mean."""
@@ -180,7 +180,7 @@ class Stage(pl.LightningModule):
         ):  # with fp16 the scaler skips such a step and tries a lower scale
             raise NumericError(
                 f"step {self.global_step}: loss={self._step_loss}, gradient norm={value}",
-                f"not a finite number (windows {self._last_samples}…); the weights were not changed",
+                f"not a finite number (windows {self._last_samples.tolist()}…); the weights were not changed",
                 "resume=auto continues from the last checkpoint; lower optim.lr or use trainer.precision=32-true",
             )
         if self.recipe.clip_norm is not None and value > self.recipe.clip_norm:
