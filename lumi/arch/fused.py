@@ -20,7 +20,7 @@ from lumi.arch.decoder import Attention, Block, Decoder
 from lumi.arch.layers import SwiGLU
 from lumi.arch.lora import merged_weight
 
-_Linear = Callable[[Tensor, Tensor], Tensor]
+_Product = Callable[[Tensor, Tensor], Tensor]
 
 KEY_BLOCK = 64
 _MOST_ROWS = 16
@@ -69,15 +69,11 @@ class FusedDecoder:
         self.device = decoder.lm_weight.device
         trunk = decoder.model
         self._embedding = trunk.embed_tokens.weight.detach().to(self.dtype)
-        self._head = self._embedding if config.tied else decoder.lm_weight.detach().to(self.dtype)
+        head = self._embedding if config.tied else decoder.lm_weight.detach().to(self.dtype)
+        self._head = head.t()
         self._norm = trunk.norm.weight.detach().float()
-        cos, sin = trunk.rotary.cos, trunk.rotary.sin
-        half = config.d_head // 2
-        # (max_len, E): with the first half of the sines negated, turning is one roll and two products.
-        self._cos, self._sin = cos.to(self.dtype), torch.cat((-sin[:, :half], sin[:, half:]), dim=1).to(self.dtype)
+        self._cos, self._sin = _turns(decoder, self.dtype)
         self._layers = [_Layer(block, self.dtype) for block in trunk.layers if isinstance(block, Block)]
-        self._n_queries = config.n_heads
-        self._n_turned = config.n_heads + config.n_kv_heads
         self._grouped = config.n_heads != config.n_kv_heads
         self._rows: dict[torch.Size, int] = {}
         if self.device.type == "cpu":
@@ -99,17 +95,16 @@ class FusedDecoder:
         n_keys = -(-stop // KEY_BLOCK) * KEY_BLOCK
         places = torch.arange(start, stop, device=self.device)
         mask = torch.arange(n_keys, device=self.device) <= places.unsqueeze(1)  # (T, S)
-        cos, sin = self._cos[places].unsqueeze(1), self._sin[places].unsqueeze(1)  # (T, 1, E)
+        cos, sin = self._cos[start:stop], self._sin[start:stop]  # (T, H + 2 K, E)
         x = self._embedding[tokens.to(self.device)]  # (T, D)
         for layer, kept in zip(self._layers, cache.layers, strict=True):
-            q, kv = self._project(layer, x, cos, sin, F.linear)
+            q, kv = self._project(layer, x, cos, sin, _plain)
             kept[:, row, :, start:stop] = kv.permute(1, 2, 0, 3)
             keys, values = kept[:, row : row + 1, :, :n_keys]
             read = F.scaled_dot_product_attention(
                 q.transpose(0, 1).unsqueeze(0), keys, values, attn_mask=mask, enable_gqa=self._grouped
             )  # (1, H, T, E)
-            x = x + F.linear(read[0].transpose(0, 1).flatten(1), layer.output)
-            x = x + self._feed_forward(layer, x, F.linear)
+            x = self._finish(layer, x, read[0].transpose(0, 1).flatten(1), _plain)
         return self._logits(x[-1:].expand(self._padded(1), -1).contiguous())[0]
 
     @torch.inference_mode()
@@ -124,50 +119,52 @@ class FusedDecoder:
             (n, V) float32, the logits of what comes after it.
         """
         n = len(tokens)
+        n_rows = self._padded(n)
         n_keys = -(-(longest + 1) // KEY_BLOCK) * KEY_BLOCK
         rows = torch.arange(n, device=self.device)
         mask = (torch.arange(n_keys, device=self.device) <= lengths.unsqueeze(1)).view(n, 1, 1, n_keys)
-        places, tokens = _pad(lengths, self._padded(n)), _pad(tokens, self._padded(n))
-        cos, sin = self._cos[places].unsqueeze(1), self._sin[places].unsqueeze(1)  # (n, 1, E)
+        places, tokens = _pad(lengths, n_rows), _pad(tokens, n_rows)
+        cos, sin = self._cos[places], self._sin[places]  # (n, H + 2 K, E)
         x = self._embedding[tokens]  # (n, D)
         for layer, kept in zip(self._layers, cache.layers, strict=True):
-            q, kv = self._project(layer, x, cos, sin, self._linear)
-            kept[:, rows, :, lengths] = kv[:n]
+            q, kv = self._project(layer, x, cos, sin, self._product)
+            kept[:, rows, :, lengths] = kv if n == n_rows else kv[:n]
             keys, values = kept[:, :n, :, :n_keys]
             read = F.scaled_dot_product_attention(
-                q[:n].unsqueeze(2), keys, values, attn_mask=mask, enable_gqa=self._grouped
+                (q if n == n_rows else q[:n]).unsqueeze(2), keys, values, attn_mask=mask, enable_gqa=self._grouped
             )  # (n, H, 1, E)
-            x = x + self._linear(_pad(read.flatten(1), len(x)), layer.output)
-            x = x + self._feed_forward(layer, x, self._linear)
+            x = self._finish(layer, x, _pad(read.flatten(1), n_rows), self._product)
         return self._logits(x)[:n]
 
     def _project(
-        self, layer: "_Layer", x: Tensor, cos: Tensor, sin: Tensor, linear: "_Linear"
+        self, layer: "_Layer", x: Tensor, cos: Tensor, sin: Tensor, product: "_Product"
     ) -> tuple[Tensor, Tensor]:
         """(T, D) to turned queries (T, H, E) and, together, turned keys and values (T, 2, K, E)."""
-        d_head = self.config.d_head
-        qkv = linear(self._normalised(x, layer.attention_norm), layer.qkv).unflatten(1, (-1, d_head))
-        turned = qkv[:, : self._n_turned]
-        turned = torch.addcmul(turned * cos, turned.roll(d_head // 2, dims=-1), sin)
-        keys = torch.stack((turned[:, self._n_queries :], qkv[:, self._n_turned :]), dim=1)
-        return turned[:, : self._n_queries], keys
+        heads = product(self._normalised(x, layer.attention_norm), layer.qkv).view(cos.shape)  # (T, H + 2 K, E)
+        heads = torch.addcmul(heads * cos, heads.roll(self.config.d_head // 2, dims=-1), sin)
+        q, kv = heads.split((self.config.n_heads, 2 * self.config.n_kv_heads), dim=1)
+        return q, kv.unflatten(1, (2, -1))
 
-    def _feed_forward(self, layer: "_Layer", x: Tensor, linear: "_Linear") -> Tensor:
-        gate, up = linear(self._normalised(x, layer.mlp_norm), layer.gate_up).chunk(2, dim=1)
-        return linear(F.silu(gate) * up, layer.down)
+    def _finish(self, layer: "_Layer", x: Tensor, read: Tensor, product: "_Product") -> Tensor:
+        """What was read from the keys, and the feed-forward part, added to (T, D)."""
+        x = x + product(read, layer.output)
+        gate, up = product(self._normalised(x, layer.mlp_norm), layer.gate_up).chunk(2, dim=1)
+        return x + product(F.silu(gate).mul_(up), layer.down)
 
     def _logits(self, x: Tensor) -> Tensor:
-        return self._linear(self._normalised(x, self._norm), self._head).float()
+        return self._product(self._normalised(x, self._norm), self._head).float()
 
     def _normalised(self, x: Tensor, weight: Tensor) -> Tensor:
+        if self.dtype == torch.float32:
+            return F.rms_norm(x, weight.shape, weight, self.config.norm_eps)
         return F.rms_norm(x.float(), weight.shape, weight, self.config.norm_eps).type_as(x)
 
-    def _linear(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The product, in blocks of rows whose number makes no difference."""
+    def _product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """(n, inputs) times (inputs, outputs), in blocks of rows whose number makes no difference."""
         most = self._rows.get(weight.shape)
         if most is None or len(x) <= most:
-            return F.linear(x, weight)
-        return torch.cat([F.linear(part, weight) for part in x.tensor_split(-(-len(x) // most))])
+            return torch.mm(x, weight)
+        return torch.cat([torch.mm(part, weight) for part in x.tensor_split(-(-len(x) // most))])
 
     def _padded(self, n: int) -> int:
         """Rows of a step of n requests: never one, which other kernels take, nor what no blocks can be made of."""
@@ -177,7 +174,7 @@ class FusedDecoder:
 
 
 class _Layer:
-    """The weights of a block, fused."""
+    """The weights of a block, fused; matrices as (inputs, outputs), views of what a linear layer holds."""
 
     def __init__(self, block: Block, dtype: torch.dtype) -> None:
         attention, mlp = block.self_attn, block.mlp
@@ -191,10 +188,31 @@ class _Layer:
         self.down = _joined(dtype, mlp.down_proj)
 
 
+def _turns(decoder: Decoder, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosines and sines for every place and head of queries, keys and values, each (max_len, H + 2 K, E).
+
+    Values are not turned, so theirs are 1 and 0: one product for all heads is cheaper than taking them apart. The first half of
+    the sines is negated, and turning is then a roll and two products.
+    """
+    config, rotary = decoder.config, decoder.model.rotary
+    half = config.d_head // 2
+    sin = torch.cat((-rotary.sin[:, :half], rotary.sin[:, half:]), dim=1)
+    n_turned = config.n_heads + config.n_kv_heads
+    shape = (config.max_seq_len, config.n_kv_heads, config.d_head)
+    still, nothing = torch.ones(shape, device=sin.device), torch.zeros(shape, device=sin.device)
+    cos = torch.cat((rotary.cos.unsqueeze(1).expand(-1, n_turned, -1), still), dim=1)
+    return cos.to(dtype), torch.cat((sin.unsqueeze(1).expand(-1, n_turned, -1), nothing), dim=1).to(dtype)
+
+
+def _plain(x: Tensor, weight: Tensor) -> Tensor:
+    """A product of a prompt, which is read alone."""
+    return torch.mm(x, weight)
+
+
 def _joined(dtype: torch.dtype, *projections: nn.Linear) -> Tensor:
-    """One matrix that makes the outputs of all, one below the other."""
+    """One matrix (inputs, outputs) that makes the outputs of all, one after the other."""
     weights = [merged_weight(projection).detach().to(dtype) for projection in projections]
-    return weights[0] if len(weights) == 1 else torch.cat(weights)
+    return (weights[0] if len(weights) == 1 else torch.cat(weights)).t()
 
 
 def _pad(x: Tensor, n_rows: int) -> Tensor:
@@ -210,10 +228,10 @@ def _indifferent_rows(shape: torch.Size, dtype: torch.dtype, n_threads: int) -> 
     """
     assert n_threads == torch.get_num_threads(), "what is tried is what is there"
     generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(shape, generator=generator).to(dtype)
-    x = torch.randn(_MOST_ROWS, shape[1], generator=generator).to(dtype)
-    pairs = torch.cat([F.linear(x[row : row + 2], weight) for row in range(0, _MOST_ROWS, 2)])
+    weight = torch.randn(shape[::-1], generator=generator).to(dtype).t()
+    x = torch.randn(_MOST_ROWS, shape[0], generator=generator).to(dtype)
+    pairs = torch.cat([torch.mm(x[row : row + 2], weight) for row in range(0, _MOST_ROWS, 2)])
     for n in range(_FEWEST_ROWS + 1, _MOST_ROWS + 1):
-        if not torch.equal(F.linear(x[:n], weight)[: n - n % 2], pairs[: n - n % 2]):
+        if not torch.equal(torch.mm(x[:n], weight)[: n - n % 2], pairs[: n - n % 2]):
             return n - 1
     return _MOST_ROWS
