@@ -37,8 +37,8 @@ def run(main: Callable[[], None], *, spins: int = 0) -> None:
 
     Args:
         spins: so often a thread looks for work before it sleeps. A token of a small model is thirty short products, and to wake
-            a thread for each takes as long as they do; 3,000 looks (about 40 microseconds) made it 1.7 times as fast, and on
-            a busy machine cost little (docs/experiments.md).
+            a thread for each takes as long as they do; 10,000 looks (0.13 milliseconds) make it 1.7 times as fast on two
+            quiet cores, and cost where others want these cores too (docs/experiments.md).
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print errors its own way and always exit with 1
     # Must stand before torch is imported. A thread that waits by spinning keeps the core from the one it waits for: on a

@@ -25,7 +25,7 @@ from benchmarks.training.driver import ROOT, Contestant, Failed, Result, Worker,
 from benchmarks.training.options import vocab_size_of
 
 _MODULE = "benchmarks.serving.contestants"
-_SPIN = ["env", "GOMP_SPINCOUNT=3000"]
+_SPIN = ["env", "GOMP_SPINCOUNT=10000"]
 """As serve.py has it."""
 _DEFAULTS = ["env", "-u", "OMP_WAIT_POLICY"]
 """Threads that wait as PyTorch's users have them wait."""

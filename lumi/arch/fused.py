@@ -122,18 +122,15 @@ class FusedDecoder:
         n_rows = self._padded(n)
         n_keys = -(-(longest + 1) // KEY_BLOCK) * KEY_BLOCK
         rows = torch.arange(n, device=self.device)
-        mask = (torch.arange(n_keys, device=self.device) <= lengths.unsqueeze(1)).view(n, 1, 1, n_keys)
+        attend = self._attention(torch.arange(n_keys, device=self.device) <= lengths.unsqueeze(1))
         places, tokens = _pad(lengths, n_rows), _pad(tokens, n_rows)
         cos, sin = self._cos[places], self._sin[places]  # (n, H + 2 K, E)
         x = self._embedding[tokens]  # (n, D)
         for layer, kept in zip(self._layers, cache.layers, strict=True):
             q, kv = self._project(layer, x, cos, sin, self._product)
             kept[:, rows, :, lengths] = kv if n == n_rows else kv[:n]
-            keys, values = kept[:, :n, :, :n_keys]
-            read = F.scaled_dot_product_attention(
-                (q if n == n_rows else q[:n]).unsqueeze(2), keys, values, attn_mask=mask, enable_gqa=self._grouped
-            )  # (n, H, 1, E)
-            x = self._finish(layer, x, _pad(read.flatten(1), n_rows), self._product)
+            read = attend(q if n == n_rows else q[:n], *kept[:, :n, :, :n_keys])  # (n, D)
+            x = self._finish(layer, x, _pad(read, n_rows), self._product)
         return self._logits(x)[:n]
 
     def _project(
@@ -144,6 +141,28 @@ class FusedDecoder:
         heads = torch.addcmul(heads * cos, heads.roll(self.config.d_head // 2, dims=-1), sin)
         q, kv = heads.split((self.config.n_heads, 2 * self.config.n_kv_heads), dim=1)
         return q, kv.unflatten(1, (2, -1))
+
+    def _attention(self, seen: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """How one query a row (n, H, E) reads keys and values (n, K, S, E), to (n, D); ``seen`` is (n, S).
+
+        The fused kernel begins a team of threads for every call. On a CPU three products without one are faster for a single
+        query, as long as every query head has keys of its own: several to a product would be other blocks of rows.
+        """
+        n, n_keys = seen.shape
+        if self.device.type != "cpu" or self._grouped:
+            mask = seen.view(n, 1, 1, n_keys)
+            kernel = F.scaled_dot_product_attention
+            return lambda q, k, v: kernel(q.unsqueeze(2), k, v, attn_mask=mask, enable_gqa=self._grouped).flatten(1)
+        n_heads, d_head = self.config.n_heads, self.config.d_head
+        bias = torch.zeros(n, n_keys, dtype=self.dtype).masked_fill_(~seen, -torch.inf)
+        bias = bias.repeat_interleave(n_heads, dim=0).unsqueeze(1)  # (n H, 1, S)
+
+        def read(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            q, k, v = q.reshape(n * n_heads, 1, d_head), k.flatten(0, 1), v.flatten(0, 1)
+            scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=d_head**-0.5).softmax(dim=-1)  # (n H, 1, S)
+            return torch.bmm(scores, v).view(n, n_heads * d_head)
+
+        return read
 
     def _finish(self, layer: "_Layer", x: Tensor, read: Tensor, product: "_Product") -> Tensor:
         """What was read from the keys, and the feed-forward part, added to (T, D)."""
