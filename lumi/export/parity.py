@@ -272,7 +272,8 @@ def _compare_probabilities(decoder: Decoder, source: Source, llamacpp: LlamaCpp,
             _log_probabilities(decoder, prefix),
             llamacpp.log_probabilities(prefix, decoder.config.vocab_size),
         )
-        largest = max(largest, (mine - theirs)[mine >= math.log(LIKELY)].abs().max().item())
+        likely = mine >= min(math.log(LIKELY), mine.max().item())  # of a flat distribution, the most likely one
+        largest = max(largest, (mine - theirs)[likely].abs().max().item())
         divergences.append((mine.exp() * (mine - theirs)).sum().item())
     mean = abs(sum(divergences)) / len(divergences)
     most, allowed = LLAMACPP_TOLERANCE[dtype]

@@ -20,6 +20,8 @@ from lumi.serve.settings import ServerSettings
 
 log = logging.getLogger(__name__)
 
+BACKLOG = 2048
+
 _MORE_REQUESTS = 64
 """At a time, than the models can hold: those that ask for something else, or are refused."""
 
@@ -71,7 +73,7 @@ def _config(app: Guard, settings: ServerSettings) -> uvicorn.Config:
         server_header=False,
         timeout_keep_alive=5,
         timeout_graceful_shutdown=int(settings.drain_seconds) + 2,
-        backlog=2048,
+        backlog=BACKLOG,
     )
 
 
@@ -87,6 +89,7 @@ def listen(settings: ServerSettings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
+        listener.listen(BACKLOG)  # before the address is shown: who comes a moment early waits
     except OSError as error:
         listener.close()
         raise ResourceError(
