@@ -45,7 +45,8 @@ demo-control: demo  ## the same conversations without pretraining, and all four 
 	@$(BIN)/python evaluate.py 'model=[runs/demo,runs/demo-control,runs/demo-sft,runs/demo-dpo]' out=runs/control
 
 test: $(VENV)/.lumi-dev  ## all tests, without a GPU and without a network
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not faults and not alone'
+	@$(BIN)/python -m pytest -m 'alone and not faults'
 
 gpu-test: $(VENV)/.lumi-dev  ## only the tests that need a CUDA device
 	@$(BIN)/python -m pytest -m gpu

@@ -73,6 +73,12 @@ def test_the_estimated_memory_is_near_the_peak(losses, run_config, tmp_path):
     assert measured > 0
 
 
+def shape(n_kv_heads):
+    return DecoderConfig(
+        vocab_size=512, n_layers=3, d_model=128, n_heads=4, n_kv_heads=n_kv_heads, d_ff=256, max_seq_len=128
+    )
+
+
 @pytest.mark.parametrize(("dtype", "share"), [(torch.float32, 1e-3), (torch.bfloat16, 0.05)])
 @pytest.mark.parametrize("n_kv_heads", [4, 2])
 def test_the_fused_decoder_gives_the_decoders_logits(dtype, share, n_kv_heads):
@@ -94,7 +100,7 @@ def test_the_fused_decoder_gives_the_decoders_logits(dtype, share, n_kv_heads):
 def test_answers_repeat_with_their_seed():
     torch.manual_seed(0)
     shape = {"vocab_size": 512, "n_layers": 2, "d_model": 64, "n_heads": 4, "d_ff": 128, "max_seq_len": 64}
-    model = Decoder(DecoderConfig(**shape, n_kv_heads=4)).cuda()
+    model = Decoder(shape(4)).cuda()
     params = [SamplingParams(seed=seed, max_new_tokens=20, top_p=0.9) for seed in range(5)]
     first, again = (generate(model, [[1, 5, 9]] * 5, params, eos_id=None) for _ in range(2))
     assert [one.tokens for one in first] == [one.tokens for one in again]

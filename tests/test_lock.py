@@ -15,11 +15,15 @@ HOLD = """
 import os, sys
 from pathlib import Path
 from lumi.lock import folder_lock
+read, write = os.pipe()
 with folder_lock(Path(sys.argv[1])):
-    if "fork" in sys.argv and not os.fork():
-        os.close(1)      # a data worker: it outlives its parent until it notices
-        sys.stdin.read()
-        os._exit(0)
+    if "fork" in sys.argv:
+        if not os.fork():
+            os.close(1)      # a data worker: it outlives its parent until it notices
+            os.write(write, b".")
+            sys.stdin.read()
+            os._exit(0)
+        os.read(read, 1)     # it has begun
     print(os.getpid(), flush=True)
     sys.stdin.read()
 """

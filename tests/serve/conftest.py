@@ -12,9 +12,9 @@ from .live import Live, make_decoder, make_tokenizer, running
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def page_browser() -> Iterator[Any]:
-    """A Chromium of this machine; none is downloaded."""
+    """A Chromium of this machine; none is downloaded. It ends with the module: while it runs, so does its event loop."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install lumi[dev]")
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:

@@ -16,6 +16,8 @@ import pytest
 from .live import Live, raw, read_all, running, status_of, wait_for
 from .load import PATH, Seen, body_for, storm
 
+pytestmark = pytest.mark.alone
+
 HEALTH_SECONDS = 0.1
 LIMIT_SECONDS = 0.5
 QUESTIONS = [f"{number} ba {'mu' * (number % 7)}" for number in range(32)]
