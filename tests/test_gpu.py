@@ -83,7 +83,7 @@ def shape(n_kv_heads):
 @pytest.mark.parametrize("n_kv_heads", [4, 2])
 def test_the_fused_decoder_gives_the_decoders_logits(dtype, share, n_kv_heads):
     torch.manual_seed(0)
-    model = Decoder(DecoderConfig(**shape, n_kv_heads=n_kv_heads)).cuda().eval()
+    model = Decoder(shape(n_kv_heads)).cuda().eval()
     tokens = torch.randint(512, (1, 70), device="cuda")
     with torch.no_grad():
         wanted = model.logits(model(tokens))[0].float()
