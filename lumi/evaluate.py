@@ -33,11 +33,11 @@ from lumi.eval.tasks import Item, Task
 from lumi.eval.text import TextTask, read_text
 from lumi.eval.windows import WholeDocuments
 from lumi.generate import SamplingParams
-from lumi.manifest import MANIFEST, fingerprint, read_manifest, sha256_file, write_atomic
+from lumi.manifest import MANIFEST, fingerprint, lineage, read_manifest, sha256_file, write_atomic
 from lumi.planning import prediction_words
 from lumi.scaling import SCALING_KEYS, fit_scaling
 from lumi.tokenizer import Template
-from lumi.trained import Trained, lineage, load_trained
+from lumi.trained import Trained, load_trained
 
 log = logging.getLogger(__name__)
 

@@ -146,6 +146,16 @@ def _check_name(folder: Path, name: str) -> None:
         raise DataError(f"{folder / MANIFEST} names the file {name!r}", "names must stay inside the folder")
 
 
+def lineage(facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What a model says of itself (run.json), then what those say that it was made from, as far as they are still there."""
+    while True:
+        yield facts
+        before = Path(facts.get("initial", {}).get("path", "")) / "run.json"
+        if "initial" not in facts or not before.exists():
+            return
+        facts = json.loads(before.read_bytes())
+
+
 @contextlib.contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside ``target`` to write into; renamed to ``target`` on success, removed on failure.

@@ -41,7 +41,7 @@ from lumi.initial import (
 from lumi.launch import launch
 from lumi.layout import warn_of_layout
 from lumi.lock import folder_lock
-from lumi.manifest import MANIFEST, fingerprint, read_manifest, write_atomic
+from lumi.manifest import MANIFEST, fingerprint, lineage, read_manifest, write_atomic
 from lumi.optim import Recipe
 from lumi.parallel import lightning_strategy
 from lumi.plan import Budget
@@ -53,7 +53,7 @@ from lumi.resume import check_same_data, starting_point, versions
 from lumi.settings import Settings, check, data_arguments
 from lumi.stage.base import Sources, Stage
 from lumi.tokenizer import Tokenizer
-from lumi.trained import Trained, lineage, load_trained, save_trained
+from lumi.trained import Trained, load_trained, save_trained
 from lumi.trainer import TrainerConfig
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,16 +116,6 @@ def save_trained(trained: Trained, folder: Path) -> None:
             parents={"tokenizer": trained.tokenizer.sha256, **trained.facts["data"]},
             info={"step": trained.facts["step"]},
         )
-
-
-def lineage(facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What a model says of itself, then what the models that it was made from say, as far as they are still there."""
-    while True:
-        yield facts
-        before = Path(facts.get("initial", {}).get("path", "")) / "run.json"
-        if "initial" not in facts or not before.exists():
-            return
-        facts = json.loads(before.read_bytes())
 
 
 def find_checkpoint(path: Path, *, key: str = "model") -> Path:

@@ -1,11 +1,11 @@
 """README.md of an export: what the model is, where it comes from, how good it is, how to load it, and what was checked."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lumi.export.source import Source
+from lumi.manifest import lineage
 
 _LOADING = {
     "hf": """```python
@@ -108,23 +108,13 @@ def _what(source: Source, extra: dict[str, Any]) -> str:
 
 def _lineage(source: Source) -> list[tuple[str, str]]:
     rows = []
-    for number, facts in enumerate(_ancestors(source.facts)):
+    for number, facts in enumerate(lineage(source.facts)):
         stage = facts.get("settings", {}).get("stage", {}).get("_target_", "").rpartition(".")[2].lower()
         trained = facts.get("tokens", facts.get("step", 0) * facts.get("tokens_per_step", 0))
         data = ", ".join(f"{name} `{print_[:12]}…`" for name, print_ in facts.get("data", {}).items())
         said = f"{facts.get('name') or 'a run'}{f' ({stage})' if stage else ''}: {trained:,} tokens, {data}"
         rows.append(("trained as" if number == 0 else "which began from", said))
     return [*rows, ("tokenizer", f"`{source.tokenizer.sha256}`"), ("checkpoint", f"`{source.checkpoint.name}`")]
-
-
-def _ancestors(facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The facts of the model, then those of the models it was made from, as far as they are still there."""
-    while True:
-        yield facts
-        before = Path(facts.get("initial", {}).get("path", "")) / "run.json"
-        if "initial" not in facts or not before.exists():
-            return
-        facts = json.loads(before.read_bytes())
 
 
 def _results(run: Path | None) -> list[str]:
