@@ -25,7 +25,7 @@ from lumi.serve.errors import ApiError, from_validation
 from lumi.serve.metrics import Metrics
 from lumi.serve.models import ServedModel, turns_of
 from lumi.serve.protocol import ChatRequest, CompletionRequest, ErrorResponse, Generation, Health, ModelCard, ModelList
-from lumi.serve.replies import Chat, Completions, failure, told
+from lumi.serve.replies import failure, reply_to, told
 from lumi.serve.scheduler import QueueFull
 from lumi.tokenizer.template import check_roles
 
@@ -100,7 +100,7 @@ class Service:
             raise ApiError(404, f"there is no such model; served: {known}", param="model", code="model_not_found")
         return self.models[name]
 
-    def submit(self, model: ServedModel, requests: list[Prompt], body: Generation, *, chat: bool) -> Answers:
+    def submit(self, model: ServedModel, requests: list[Prompt], body: Generation) -> Answers:
         """Have requests answered.
 
         Raises:
@@ -122,7 +122,7 @@ class Service:
         except QueueFull:
             raise ApiError(429, "too many requests wait", code="queue_full", retry_after_seconds=2) from None
         self.metrics.prompt_tokens.labels(model.name).inc(sum(len(request.prompt) for request in requests))
-        return Answers(model, tickets, body.stops, chat=chat)
+        return Answers(model, tickets, body.stops, chat=isinstance(body, ChatRequest))
 
     def save(self, pair: protocol.Preference) -> int:
         """Append a pair, as a row that ``stage=dpo`` reads; returns how many the file holds.
@@ -198,24 +198,22 @@ def _add_generation(app: FastAPI, service: Service) -> None:
     @app.post("/v1/chat/completions", response_model=protocol.ChatResponse, responses=_STREAM)
     async def chat(body: ChatRequest, request: Request) -> Any:
         """Answer a conversation."""
-        model = service.find(body.model)
-        requests = await _prepared(lambda: model.chat_requests(body), request)
-        answers = service.submit(model, requests, body, chat=True)
-        reply = Chat(body, answers)
-        if body.stream:
-            return _Stream(reply.events(), answers, service)
-        return await _whole(reply.whole, answers, request, service)
+        return await _answer(service, body, request)
 
     @app.post("/v1/completions", response_model=protocol.CompletionResponse, responses=_STREAM)
     async def completions(body: CompletionRequest, request: Request) -> Any:
         """Go on with a text, or with several."""
-        model = service.find(body.model)
-        requests = await _prepared(lambda: model.completion_requests(body), request)
-        answers = service.submit(model, requests, body, chat=False)
-        reply = Completions(body, answers)
-        if body.stream:
-            return _Stream(reply.events(), answers, service)
-        return await _whole(reply.whole, answers, request, service)
+        return await _answer(service, body, request)
+
+
+async def _answer(service: Service, body: ChatRequest | CompletionRequest, request: Request) -> Any:
+    model = service.find(body.model)
+    requests = await _prepared(lambda: model.requests(body), request)
+    answers = service.submit(model, requests, body)
+    reply = reply_to(body, answers)
+    if body.stream:
+        return _Stream(reply.events(), answers, service)
+    return await _whole(reply.whole, answers, request, service)
 
 
 def _add_information(app: FastAPI, service: Service) -> None:

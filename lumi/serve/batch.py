@@ -20,7 +20,7 @@ from lumi.errors import DataError, LumiError
 from lumi.serve.api import FIELDS, Service
 from lumi.serve.errors import ApiError, from_validation
 from lumi.serve.protocol import ChatRequest, CompletionRequest
-from lumi.serve.replies import Chat, Completions, failure
+from lumi.serve.replies import failure, reply_to
 
 log = logging.getLogger(__name__)
 
@@ -85,14 +85,9 @@ async def _answer(service: Service, line: dict[str, Any]) -> tuple[int, dict[str
         if body.stream:
             raise ApiError(400, "a file of answers has no streams", param="stream")
         model = service.find(body.model)
-        if isinstance(body, ChatRequest):
-            answers = service.submit(model, model.chat_requests(body), body, chat=True)
-            reply: Chat | Completions = Chat(body, answers)
-        else:
-            answers = service.submit(model, model.completion_requests(body), body, chat=False)
-            reply = Completions(body, answers)
+        answers = service.submit(model, model.requests(body), body)
         try:
-            return 200, (await reply.whole()).model_dump(mode="json")
+            return 200, (await reply_to(body, answers).whole()).model_dump(mode="json")
         finally:
             answers.release()
     except ValidationError as error:

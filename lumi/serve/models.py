@@ -58,6 +58,14 @@ class ServedModel:
         """As clients see it."""
         return f"fp_{self.fingerprint[:12]}"
 
+    def requests(self, body: ChatRequest | CompletionRequest) -> list[Request]:
+        """What the engine is asked.
+
+        Raises:
+            ApiError: see below.
+        """
+        return self.chat_requests(body) if isinstance(body, ChatRequest) else self.completion_requests(body)
+
     def chat_requests(self, body: ChatRequest) -> list[Request]:
         """The prompt of a conversation, once for every answer that is wanted.
 

@@ -176,6 +176,11 @@ class Completions:
         )
 
 
+def reply_to(body: ChatRequest | CompletionRequest, answers: Answers) -> Chat | Completions:
+    """In the form that the request asks for."""
+    return Chat(body, answers) if isinstance(body, ChatRequest) else Completions(body, answers)
+
+
 async def told(events: AsyncIterator[str]) -> AsyncIterator[str]:
     """The events; what goes wrong on the way is an event too, because the status has been sent."""
     try:
