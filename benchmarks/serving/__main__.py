@@ -107,29 +107,34 @@ def http_table(given: argparse.Namespace, run: Path) -> Table:
     rng = random.Random(0)
     vocab_size = vocab_size_of(given.arch)
     prompts = [[rng.randrange(300, vocab_size) for _ in range(given.prompt)] for _ in range(given.clients)]
-    given.batch, loads, rates = "1", [], []
+    given.batch, loads, streams, rates = "1", [], [], []
     (peer,) = (one for one in contestants(given, run, 1) if one.name == _TRANSFORMERS)
     with (given.out / "worker.log").open("wb") as log, worker_pool() as running:
         worker = running[peer.name] = Worker(peer, environment(given.threads), log)
         worker.ready()
         with server(run, given.threads, [f"slots={given.clients}"]) as (address, _):
-            asyncio.run(ask_all(address, prompts, given.new))  # warm
+            asyncio.run(ask_all(address, prompts, given.new, stream=False))  # warm
             for number in range(given.rounds):
                 _say(f"  round {number + 1} of {given.rounds}")
-                loads.append(asyncio.run(ask_all(address, prompts, given.new)))
+                loads.append(asyncio.run(ask_all(address, prompts, given.new, stream=False)))
+                streams.append(asyncio.run(ask_all(address, prompts, given.new, stream=True)))
                 turn = worker.go(given.clients)
                 rates.append(turn["amount"] / turn["seconds"])
     (given.out / "worker.log").unlink()
-    return _http_summary(given, loads, rates)
+    return _http_summary(given, loads, streams, rates)
 
 
-def _http_summary(given: argparse.Namespace, loads: Sequence[Load], rates: Sequence[float]) -> Table:
+def _http_summary(
+    given: argparse.Namespace, loads: Sequence[Load], streams: Sequence[Load], rates: Sequence[float]
+) -> Table:
     ours = [load.tokens / load.seconds for load in loads]
-    first = [value for load in loads for value in load.first]
-    between = [value for load in loads for value in load.between]
-    health = [value for load in loads for value in load.health]
+    streamed = [load.tokens / load.seconds for load in streams]
+    first = [value for load in streams for value in load.first]
+    between = [value for load in streams for value in load.between]
+    health = [value for load in (*loads, *streams) for value in load.health]
     rows = [
         {"figure": f"{given.clients} clients at once, tokens/s", "value": statistics.median(ours)},
+        {"figure": "the same as streams, tokens/s", "value": statistics.median(streamed)},
         {"figure": "the same one by one in transformers, tokens/s", "value": statistics.median(rates)},
         {
             "figure": "times as fast",
@@ -146,11 +151,14 @@ def _http_summary(given: argparse.Namespace, loads: Sequence[Load], rates: Seque
         ),
     ]
     notes = [
-        f"streams of /v1/completions, {given.prompt} tokens of prompt, {given.new} new ones; {given.rounds} rounds in turns",
+        f"/v1/completions, {given.prompt} tokens of prompt, {given.new} new ones; {given.rounds} rounds in turns",
         "the clients run on the same machine and take their share of its cores",
     ]
     return Table(
-        title=f"{given.arch}: the server under load", rows=rows, notes=notes, raw={"rates": ours, "peer": list(rates)}
+        title=f"{given.arch}: the server under load",
+        rows=rows,
+        notes=notes,
+        raw={"rates": ours, "streamed": streamed, "peer": list(rates)},
     )
 
 

@@ -65,21 +65,32 @@ def server(run: Path, threads: int, words: Sequence[str] = ()) -> Iterator[tuple
         process.wait(timeout=60)
 
 
-async def ask_all(address: str, prompts: Sequence[list[int]], n_tokens: int) -> Load:
-    """All prompts at once, as streams."""
+async def ask_all(address: str, prompts: Sequence[list[int]], n_tokens: int, *, stream: bool) -> Load:
+    """All prompts at once; as streams, or each answer whole."""
     load = Load()
     async with httpx.AsyncClient(base_url=address, timeout=600, trust_env=False) as client:
         watch = asyncio.create_task(_watch(client, load))
         begin = time.perf_counter()
-        await asyncio.gather(*(_ask(client, prompt, n_tokens, load) for prompt in prompts))
+        ask = _read if stream else _take
+        await asyncio.gather(*(ask(client, prompt, n_tokens, load) for prompt in prompts))
         load.seconds = time.perf_counter() - begin
         watch.cancel()
         await asyncio.gather(watch, return_exceptions=True)
     return load
 
 
-async def _ask(client: httpx.AsyncClient, prompt: list[int], n_tokens: int, load: Load) -> None:
-    body = {"prompt": prompt, "max_tokens": n_tokens, "min_tokens": n_tokens, "temperature": 0, "stream": True}
+def _body(prompt: list[int], n_tokens: int) -> dict[str, Any]:
+    return {"prompt": prompt, "max_tokens": n_tokens, "min_tokens": n_tokens, "temperature": 0}
+
+
+async def _take(client: httpx.AsyncClient, prompt: list[int], n_tokens: int, load: Load) -> None:
+    reply = await client.post("/v1/completions", json=_body(prompt, n_tokens))
+    reply.raise_for_status()
+    load.tokens += reply.json()["usage"]["completion_tokens"]
+
+
+async def _read(client: httpx.AsyncClient, prompt: list[int], n_tokens: int, load: Load) -> None:
+    body = {**_body(prompt, n_tokens), "stream": True}
     last = time.perf_counter()
     is_first = True
     async with client.stream(

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import logging
 import socket
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from lumi.serve.settings import ServerSettings
 log = logging.getLogger(__name__)
 
 BACKLOG = 2048
+SWITCH_SECONDS = 2e-4
 
 _MORE_REQUESTS = 64
 """At a time, than the models can hold: those that ask for something else, or are refused."""
@@ -51,6 +53,8 @@ def serve(models: Sequence[ServedModel], settings: ServerSettings, metrics: Metr
     Raises:
         ResourceError: the port is taken.
     """
+    # The engine's thread lets go of the interpreter hundreds of times a step; each time it would wait up to 5 ms for the loop.
+    sys.setswitchinterval(SWITCH_SECONDS)
     listener = listen(settings)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
