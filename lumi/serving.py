@@ -80,9 +80,7 @@ def _serve_api(settings: Settings) -> None:
     from lumi.serve.server import ROUTES, serve
 
     metrics = Metrics(ROUTES)
-    trained = list(_load(settings))
-    models = [_served(name, each, settings, metrics) for name, each in zip(_names(trained), trained, strict=True)]
-    serve(models, build(settings["server"], "server"), metrics)
+    serve(_models(settings, metrics), build(settings["server"], "server"), metrics)
 
 
 def _batch(settings: Settings) -> None:
@@ -97,12 +95,15 @@ def _batch(settings: Settings) -> None:
             "python serve.py mode=batch model=… input=requests.jsonl out=answers.jsonl",
         )
     metrics = Metrics([])
-    trained = list(_load(settings))
-    models = [_served(name, each, settings, metrics) for name, each in zip(_names(trained), trained, strict=True)]
-    service = Service(models, metrics, None)
+    service = Service(_models(settings, metrics), metrics, None)
     n_failed = answer_file(service, Path(settings["input"]), Path(settings["out"]), n_rows=settings["slots"])
     if n_failed:
         raise DataError(f"{n_failed} requests", "could not be answered", f"{settings['out']} says why")
+
+
+def _models(settings: Settings, metrics: "Metrics") -> "list[ServedModel]":
+    trained = list(_load(settings))
+    return [_served(name, each, settings, metrics) for name, each in zip(_names(trained), trained, strict=True)]
 
 
 def _served(name: str, trained: Trained, settings: Settings, metrics: "Metrics") -> "ServedModel":

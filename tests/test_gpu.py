@@ -63,7 +63,7 @@ def test_attention_kernels_agree_with_the_formula_over_a_run(losses, attention):
     assert max(abs(kernel[step] - formula[step]) for step in formula) < 0.02  # as above
 
 
-def test_the_estimated_memory_is_near_the_peak(losses, run_config, tmp_path):
+def test_a_run_says_how_right_its_plan_was(losses, run_config, tmp_path):
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     losses("memory", "arch=micro", "tokenizer.vocab_size=700", "data.batch_size=16", "trainer.compile=false")

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-import os
 import re
 import signal
 import statistics
@@ -46,9 +45,8 @@ class Load:
 def server(run: Path, threads: int, words: Sequence[str] = ()) -> Iterator[tuple[str, int]]:
     """``serve.py`` as a user starts it; its address and process."""
     command = [sys.executable, "serve.py", f"model='{run}'", "server.port=0", "server.preferences=null", *words]
-    given = {**environment(threads), "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "10000")}
     process = subprocess.Popen(
-        command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=given
+        command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment(threads)
     )
     try:
         assert process.stderr is not None, "it was opened as a pipe"

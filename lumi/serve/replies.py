@@ -24,6 +24,7 @@ from lumi.serve.protocol import (
     CompletionRequest,
     CompletionResponse,
     Delta,
+    Generation,
     TokenLogprob,
     TopLogprob,
     Usage,
@@ -36,19 +37,26 @@ log = logging.getLogger(__name__)
 _Thoughts = Sequence[tuple[int, TokenLogprobs]]
 
 
-class Chat:
-    """Replies to ``/v1/chat/completions``."""
+class _Reply:
+    """What both kinds share."""
 
-    def __init__(self, body: ChatRequest, answers: Answers) -> None:
+    def __init__(self, body: Generation, answers: Answers, prefix: str) -> None:
         self._answers, self._n_choices = answers, body.n or 1
         self._usage = bool(body.stream_options and body.stream_options.include_usage)
-        self._logprobs = bool(body.logprobs)
         self._head: dict[str, Any] = {
-            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "id": f"{prefix}-{uuid.uuid4().hex}",
             "created": int(time.time()),
             "model": answers.model.name,
             "system_fingerprint": answers.model.fingerprint_name,
         }
+
+
+class Chat(_Reply):
+    """Replies to ``/v1/chat/completions``."""
+
+    def __init__(self, body: ChatRequest, answers: Answers) -> None:
+        super().__init__(body, answers, "chatcmpl")
+        self._logprobs = bool(body.logprobs)
 
     async def whole(self) -> ChatResponse:
         """Everything at once."""
@@ -105,21 +113,14 @@ class Chat:
         return ChatLogprobs(content=content)
 
 
-class Completions:
+class Completions(_Reply):
     """Replies to ``/v1/completions``."""
 
     def __init__(self, body: CompletionRequest, answers: Answers) -> None:
-        self._answers, self._n_choices = answers, body.n or 1
-        self._usage = bool(body.stream_options and body.stream_options.include_usage)
+        super().__init__(body, answers, "cmpl")
         self._logprobs = body.logprobs is not None
         self._echo = bool(body.echo)
         self._offsets = [0] * len(answers.tickets)
-        self._head: dict[str, Any] = {
-            "id": f"cmpl-{uuid.uuid4().hex}",
-            "created": int(time.time()),
-            "model": answers.model.name,
-            "system_fingerprint": answers.model.fingerprint_name,
-        }
 
     async def whole(self) -> CompletionResponse:
         """Everything at once."""

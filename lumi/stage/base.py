@@ -171,9 +171,9 @@ class Stage(pl.LightningModule):
         """
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm: Any = torch.nn.utils.get_total_norm(gradients)
-        value = (
-            norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        ).item()  # of all parts, where it is in parts
+        if hasattr(norm, "full_tensor"):
+            norm = norm.full_tensor()  # of all parts
+        value = norm.item()
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if (
             not math.isfinite(value) and scaler is None
@@ -201,11 +201,12 @@ class Stage(pl.LightningModule):
     def validation_step(self, batch: PackedBatch, batch_idx: int) -> None:
         """Add the batch's negative log-likelihood, targets and bytes to its source's sums."""
         nll, targets = self.loss(batch)
-        if int(batch["source"][0]) == REPEATED:
+        source = int(batch["source"][0])
+        if source == REPEATED:
             return
         n_bytes = self.token_bytes[batch["tokens"][batch["loss_mask"]]].sum()
         sums = torch.cat([n_bytes.double().unsqueeze(0), self._sums(nll, targets)])
-        self._val_sums[int(batch["source"][0])] += sums
+        self._val_sums[source] += sums
 
     def on_validation_epoch_end(self) -> None:
         """Loss, perplexity and bits per byte of each source, and of the mixture by its weights."""
