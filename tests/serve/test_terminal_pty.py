@@ -7,6 +7,7 @@ import select
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 ENDLESS = """
     import sys, time, torch
@@ -51,6 +52,14 @@ class Pty:
     def press(self, keys: str) -> None:
         os.write(self.master, keys.encode())
 
+    def wait_until_asleep(self) -> None:
+        """Python's ``input`` misses a signal between its prompt and its first wait for a key; no hand is that fast, a test is."""
+        n_asleep = 0
+        while n_asleep < 3:
+            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            n_asleep = n_asleep + 1 if state == "S" else 0
+            time.sleep(0.02)
+
     def wait_for(self, text: str, seconds: float = 60) -> str:
         """Read until ``text`` has come; returns what stands before it and forgets all of it."""
         end = time.monotonic() + seconds
@@ -84,8 +93,11 @@ def test_ctrl_c_on_a_real_terminal_stops_the_answer_then_the_program(tmp_path):
     terminal.press(f"/save {tmp_path / 'x.jsonl'}\n")
     terminal.wait_for("saved 1 row")
     terminal.wait_for("> ")
+    terminal.wait_until_asleep()
     terminal.press("\x03")
     terminal.wait_for("Ctrl-C again")
+    terminal.wait_for("> ")
+    terminal.wait_until_asleep()
     terminal.press("\x03")
     terminal.wait_for("ended")
     assert terminal.close() == 0
