@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from lumi.arch import Decoder, DecoderConfig
+from tests.faults.ledger import Report, reporter
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -48,6 +49,18 @@ TINY_PAIRS = (
     "data.sources.world_pairs.n_test=2",
 )
 """Later stages on a few conversations and pairs, dropout on; longer windows, because an example is never cut."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--ledger FILE``: where the tests of the fault matrix write what they saw."""
+    parser.addoption("--ledger", type=Path, default=None, help="append what the tests of the fault matrix saw")
+
+
+@pytest.fixture
+def row(request: pytest.FixtureRequest) -> Report:
+    """``row(trials=200, failures=0, seed=0)``: what became of a row of the fault matrix; see `tests.faults.ledger`."""
+    ids = tuple(mark.args[0] for mark in request.node.iter_markers("matrix"))
+    return reporter(ids, request.node.nodeid, request.config.getoption("--ledger"))
 
 
 @pytest.fixture(scope="session", autouse=True)
