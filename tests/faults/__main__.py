@@ -1,0 +1,25 @@
+"""``python -m tests.faults LEDGER… [--out docs/RELIABILITY.md]``: the document of a campaign; later ledgers win."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tests.faults.document import read_ledgers, write_document
+
+
+def main() -> None:
+    """Read the ledgers, write the document."""
+    parser = argparse.ArgumentParser(description="make docs/RELIABILITY.md from what the tests of the fault matrix saw")
+    parser.add_argument("ledgers", type=Path, nargs="+", metavar="LEDGER", help="of pytest --ledger; later ones win")
+    parser.add_argument("--out", type=Path, default=Path("docs/RELIABILITY.md"))
+    given = parser.parse_args()
+    missing = [str(ledger) for ledger in given.ledgers if not ledger.is_file()]
+    if missing:
+        sys.exit(f"{', '.join(missing)} · is not a ledger · pytest -m 'faults or matrix' --ledger FILE writes one")
+    records = read_ledgers(given.ledgers)
+    given.out.write_text(write_document(records), encoding="utf-8")
+    sys.stdout.write(f"{given.out}: {len(records)} rows\n")
+
+
+if __name__ == "__main__":
+    main()
