@@ -3,16 +3,17 @@
 A sweep asks this of every job before it starts one: what is finished is skipped without seconds of imports.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from lumi.errors import CheckpointError
 from lumi.layout import without_layout
 from lumi.manifest import fingerprint
+from lumi.strangers import read_object
 
 Settings = dict[str, Any]
 
+_GROUPS = ("stage", "budget", "arch", "trainer", "data")
 _FREE = (
     "name", "resume", "paths", "callbacks", "logger", "source", "corpus", "task", "executor", "plan", "law", "study", "slots",
     "sweep",
@@ -28,12 +29,19 @@ def run_folder(settings: Settings) -> Path:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What a run's ``run.json`` says."""
-    path = folder / "run.json"
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError:
-        raise CheckpointError(f"{path}", "is not readable", "the run cannot be continued: use name=…") from None
+    """What a run's ``run.json`` says.
+
+    Raises:
+        CheckpointError: it cannot be read, or is not what a run writes.
+    """
+    path, fix = folder / "run.json", "the run cannot be continued: use name=…"
+    state = read_object(path, CheckpointError, fix=fix)
+    settings = state.get("settings")
+    groups = [isinstance(settings, dict) and isinstance(settings.get(key), dict) for key in _GROUPS]
+    named = all(groups) and isinstance(state["settings"]["stage"].get("_target_"), str)
+    if not named or not all(isinstance(state.get(key), str) for key in ("status", "updated")):
+        raise CheckpointError(f"{path}", "lacks the settings or the state of a run", fix)
+    return state
 
 
 def decisive(settings: Settings) -> Settings:

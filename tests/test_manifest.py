@@ -12,7 +12,7 @@ import pytest
 
 from lumi import manifest
 from lumi.errors import DataError, ResourceError
-from lumi.manifest import atomic_folder, fingerprint, read_manifest, verify, write_atomic, write_manifest
+from lumi.manifest import atomic_folder, fingerprint, read_manifest, sealed, verify, write_atomic, write_manifest
 
 
 def write(target: Path, text: str) -> None:
@@ -36,9 +36,11 @@ def artefact(tmp_path):
 
 
 def rewrite(artefact: Path, **fields: object) -> None:
-    """Change fields of the manifest, as an attacker or a bug would."""
+    """Change fields of the manifest, as an attacker or a bug would, and seal it again."""
     path = artefact / "MANIFEST.json"
-    path.write_text(json.dumps({**json.loads(path.read_bytes()), **fields}))
+    kept = json.loads(path.read_bytes())
+    del kept["seal"]
+    path.write_bytes(sealed(json.dumps({**kept, **fields}, indent=2).encode()))
 
 
 def test_a_manifest_names_every_file_with_size_and_hash(artefact):
@@ -155,6 +157,31 @@ def test_one_flipped_bit_is_found(artefact, name):
     with pytest.raises(DataError, match=f"{name} has sha256"):
         verify(artefact)
     verify(artefact, full=False)  # which compares sizes only
+
+
+def test_a_changed_manifest_is_found_by_its_seal_with_both_hashes(artefact):
+    path = artefact / "MANIFEST.json"
+    sound = path.read_bytes()
+    path.write_bytes(sound.replace(b'"name": "test"', b'"name": "tesu"'))
+    body = sound[: sound.index(b',\n  "seal"')]
+    with pytest.raises(DataError, match=rf"MANIFEST\.json has sha256 .* {hashlib.sha256(body).hexdigest()[:12]}"):
+        read_manifest(artefact)
+
+
+def test_a_manifest_from_before_there_were_seals_is_read(artefact):
+    path = artefact / "MANIFEST.json"
+    fields = json.loads(path.read_bytes())
+    del fields["seal"]
+    path.write_text(json.dumps(fields))
+    assert verify(artefact).fingerprint == "old"
+
+
+@pytest.mark.parametrize("end", [b"\n", b" ", b"{}"])
+def test_a_manifest_that_goes_on_after_its_seal_is_refused(artefact, end):
+    with (artefact / "MANIFEST.json").open("ab") as file:
+        file.write(end)
+    with pytest.raises(DataError, match="not a readable manifest"):
+        read_manifest(artefact)
 
 
 def test_a_truncated_file_is_found_by_its_size(artefact):

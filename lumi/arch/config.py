@@ -1,12 +1,15 @@
 """The shape of a decoder, checked when it is made, with its exact cost."""
 
 import dataclasses
+import math
 from typing import Literal, get_args
 
 from lumi.errors import ConfigError, join_violations
 
 AttentionBackend = Literal["auto", "flash", "varlen", "sdpa", "reference"]
 RopeScaling = Literal["linear", "llama3"]
+_MOST_LISTED = 128
+"""Numbers of heads that a message tries: a stranger's file may name a billion."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +77,7 @@ class DecoderConfig:
         violations += [
             ConfigError(f"arch.{name}={getattr(self, name)}", "must be above 0")
             for name in ("rope_theta", "rope_factor", "norm_eps", "init_std")
-            if getattr(self, name) <= 0
+            if not 0 < getattr(self, name) < math.inf
         ]
         if self.init_qk_std is not None and self.init_qk_std <= 0:
             violations.append(ConfigError(f"arch.init_qk_std={self.init_qk_std}", "must be above 0, or null"))
@@ -106,7 +109,7 @@ class DecoderConfig:
                 )
             )
         if self.n_heads % self.n_kv_heads:
-            fits = [k for k in range(1, self.n_heads + 1) if self.n_heads % k == 0]
+            fits = [k for k in range(1, min(self.n_heads, _MOST_LISTED) + 1) if self.n_heads % k == 0]
             violations.append(
                 ConfigError(
                     f"arch.n_kv_heads={self.n_kv_heads}",

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lumi.arch.decoder import Decoder
 from lumi.errors import CheckpointError, ConfigError
+from lumi.strangers import read_object
 
 ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -143,9 +144,9 @@ def load_adapter(folder: Path) -> tuple[dict[str, Tensor], Lora]:
     Raises:
         CheckpointError: it cannot be read.
     """
+    settings = read_object(folder / ADAPTER_CONFIG, CheckpointError)
     try:
         tensors = load_file(folder / ADAPTER)
-        settings = json.loads((folder / ADAPTER_CONFIG).read_bytes())
         lora = Lora(
             r=settings["r"],
             alpha=float(settings["lora_alpha"]),
@@ -154,8 +155,8 @@ def load_adapter(folder: Path) -> tuple[dict[str, Tensor], Lora]:
             rank_stabilised=settings["use_rslora"],
             dora=settings["use_dora"],
         )
-    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{folder / ADAPTER}", f"cannot be read ({error})") from None
+    except (OSError, ValueError, KeyError, TypeError, ConfigError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{folder / ADAPTER}", f"cannot be read ({error!r})") from None
     return {_from_hub(name.removeprefix(_HUB_PREFIX)): value for name, value in tensors.items()}, lora
 
 

@@ -2,20 +2,24 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lumi.arch.config import DecoderConfig
 from lumi.arch.decoder import Decoder
 from lumi.errors import CheckpointError, LumiError
+from lumi.strangers import read_object
 
 WEIGHTS = "model.safetensors"
 CONFIG = "decoder.json"
+LONGEST = 2**20
+"""Tokens of a window, for a model from a file."""
+_DTYPES = ("F32", "BF16", "F16")
 
 
 def save_weights(folder: Path, state: dict[str, Tensor], config: DecoderConfig) -> None:
@@ -34,9 +38,6 @@ def load_decoder(folder: Path) -> Decoder:
         CheckpointError: the configuration is not one of ours, or the weights are not those it describes.
     """
     config = read_config(folder)
-    path = folder / WEIGHTS
-    if path.is_file() and config.n_params() * 2 > path.stat().st_size:  # 2 bytes is the least that a weight takes
-        raise CheckpointError(f"{path}", f"is too small for the {config.n_params():,} parameters of its configuration")
     state = load_state(folder, config)
     decoder = Decoder(config)
     decoder.load_state_dict(state)
@@ -47,24 +48,58 @@ def load_state(folder: Path, config: DecoderConfig) -> dict[str, Tensor]:
     """The state dict in ``folder``, complete and of the shapes that ``config`` describes.
 
     Raises:
-        CheckpointError: a tensor is missing, unknown, or of another shape.
+        CheckpointError: a tensor is missing, unknown, or of another shape or type.
     """
-    try:
-        state = load_file(folder / WEIGHTS)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{folder / WEIGHTS}", f"cannot be read ({error})") from None
-    if config.tied and "model.embed_tokens.weight" in state:
-        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    return load_files([folder / WEIGHTS], config)
+
+
+def load_files(files: Sequence[Path], config: DecoderConfig) -> dict[str, Tensor]:
+    """A decoder's state from one or several files; sizes and shapes are compared before any tensor is read.
+
+    Raises:
+        CheckpointError: as `load_state`.
+    """
+    size = sum(path.stat().st_size for path in files if path.is_file())
+    if size and size < config.n_params() * 2:  # two bytes are the least that a weight takes
+        raise CheckpointError(
+            f"{files[0]}", f"is too small for the {config.n_params():,} parameters of its configuration"
+        )
     with torch.device("meta"):
-        expected = {name: value.shape for name, value in Decoder(config).state_dict().items()}
-    for name in sorted(expected.keys() ^ state.keys()):
-        what = "is missing" if name in expected else "is not part of this architecture"
-        raise CheckpointError(f"{folder / WEIGHTS}", f"the tensor {name} {what}")
-    for name, shape in expected.items():
-        if state[name].shape != shape:
-            raise CheckpointError(
-                f"{folder / WEIGHTS}", f"the tensor {name} is {tuple(state[name].shape)}, not {tuple(shape)}"
-            )
+        expected = {name: tuple(value.shape) for name, value in Decoder(config).state_dict().items()}
+    if config.tied:
+        del expected["lm_head.weight"]
+    state: dict[str, Tensor] = {}
+    for path in files:
+        state |= read_tensors(path, expected)
+    for name in sorted(expected.keys() - state.keys()):
+        raise CheckpointError(f"{files[0]}", f"the tensor {name} is missing")
+    if config.tied:
+        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    return state
+
+
+def read_tensors(path: Path, expected: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """The tensors of a file, each of the shape that is expected of its name.
+
+    Raises:
+        CheckpointError: the file is no safetensors, or holds something else.
+    """
+    state = {}
+    try:
+        with safetensors.safe_open(path, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  # not a mapping
+                if name == "lm_head.weight" and name not in expected:
+                    continue  # of a tied model, written by another program
+                header = tensors.get_slice(name)
+                shape, dtype = tuple(header.get_shape()), header.get_dtype()
+                if name not in expected:
+                    raise CheckpointError(f"{path}", f"the tensor {name} is not part of this architecture")
+                if shape != expected[name] or dtype not in _DTYPES:
+                    needed = f"{expected[name]} in {', '.join(_DTYPES)}"
+                    raise CheckpointError(f"{path}", f"the tensor {name} is {shape} in {dtype}, not {needed}")
+                state[name] = tensors.get_tensor(name)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path}", f"cannot be read ({error})") from None
     return state
 
 
@@ -75,8 +110,11 @@ def read_config(folder: Path) -> DecoderConfig:
         CheckpointError: it is missing, not JSON, or breaks a rule of `DecoderConfig`.
     """
     path = folder / CONFIG
+    fields = read_object(path, CheckpointError)
     try:
-        fields: dict[str, Any] = json.loads(path.read_bytes())
-        return DecoderConfig(**fields)
-    except (OSError, ValueError, TypeError, LumiError) as error:
+        config = DecoderConfig(**fields)
+    except (TypeError, LumiError) as error:
         raise CheckpointError(f"{path}", f"is not a decoder's configuration ({error})") from None
+    if config.max_seq_len > LONGEST:  # a table of this length is made, whatever the weights are
+        raise CheckpointError(f"{path}: max_seq_len={config.max_seq_len}", f"must be at most {LONGEST:,}")
+    return config

@@ -25,6 +25,7 @@ from lumi.export.huggingface import write_huggingface
 from lumi.export.reading import read_facts
 from lumi.export.source import FACTS, KIND, Source, weights_sha256
 from lumi.manifest import MANIFEST, verify
+from lumi.strangers import read_object
 from lumi.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -94,11 +95,8 @@ def load_adapter_folder(folder: Path, base: Path | None, load_base: Callable[[Pa
 
 def _settings(folder: Path) -> dict[str, Any]:
     path = folder / ADAPTER_CONFIG
-    try:
-        settings = json.loads(path.read_bytes())
-        kind, unread = settings.get("peft_type", "LORA"), [key for key in _UNREAD if settings.get(key)]
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path}", f"cannot be read ({error})") from None
+    settings = read_object(path, CheckpointError)
+    kind, unread = settings.get("peft_type", "LORA"), [key for key in _UNREAD if settings.get(key)]
     if kind != "LORA" or settings.get("bias", "none") != "none" or unread:
         what = unread[0] if unread else f"peft_type={kind}, bias={settings.get('bias')}"
         raise CheckpointError(f"{path}: {what}", "Lumi reads LoRA and DoRA of one rank, without biases")
@@ -109,11 +107,12 @@ def _check_rank(folder: Path, settings: dict[str, Any]) -> None:
     """Compare the rank with the file's header before anything of that size is made."""
     try:
         with safetensors.safe_open(folder / ADAPTER, framework="pt") as tensors:
-            ranks = {tensors.get_slice(name).get_shape()[0] for name in tensors.keys() if "lora_A" in name}  # noqa: SIM118
+            shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys() if "lora_A" in name]  # noqa: SIM118
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{folder / ADAPTER}", f"cannot be read ({error})") from None
-    if ranks != {settings.get("r")}:
-        raise CheckpointError(f"{folder / ADAPTER_CONFIG}: r={settings.get('r')}", f"the weights have {sorted(ranks)}")
+    ranks = sorted({shape[0] if shape else 0 for shape in shapes})
+    if ranks != [settings.get("r")]:
+        raise CheckpointError(f"{folder / ADAPTER_CONFIG}: r={settings.get('r')}", f"the weights have {ranks}")
 
 
 def _base_path(folder: Path, base: Path | None, settings: dict[str, Any]) -> Path:
@@ -130,7 +129,8 @@ def _base_path(folder: Path, base: Path | None, settings: dict[str, Any]) -> Pat
 
 
 def _check_base(folder: Path, said: dict[str, Any], where: Path, decoder: Decoder, tokenizer: Tokenizer) -> None:
-    expected = said.get("base", {}).get("sha256")
+    said_base = said.get("base")
+    expected = said_base.get("sha256") if isinstance(said_base, dict) else None
     if tokenizer.sha256 != said["tokenizer_sha256"]:
         raise CheckpointError(
             f"{where} has tokenizer {tokenizer.sha256[:12]}…",

@@ -5,27 +5,21 @@ compared with the configuration before anything is allocated.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import torch
-from torch import Tensor
-
 from lumi.arch import Decoder, DecoderConfig
-from lumi.arch.weights import WEIGHTS
-from lumi.errors import CheckpointError, DataError, LumiError
+from lumi.arch.weights import LONGEST, WEIGHTS, load_files
+from lumi.errors import CheckpointError, LumiError
 from lumi.export.source import FACTS, KIND, MODEL_FILE, SCHEMA_VERSION
 from lumi.manifest import MANIFEST, verify
+from lumi.strangers import read_object
 from lumi.tokenizer import Tokenizer
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_LONGEST = 2**20
-_DTYPES = ("F32", "BF16", "F16")
 _OWN = ("dropout", "init_std", "init_qk_std", "attention", "checkpoint_activations")
 """Keys of an architecture that Hugging Face's config has no word for; they come from lumi.json."""
 
@@ -43,7 +37,7 @@ def load_huggingface(folder: Path) -> tuple[Decoder, Tokenizer, dict[str, Any]]:
     facts = read_facts(folder)
     tokenizer = _tokenizer(folder, facts)
     config = _config(folder, facts, tokenizer)
-    state = _load_state(_weight_files(folder), config)
+    state = load_files(_weight_files(folder), config)
     decoder = Decoder(config)
     decoder.load_state_dict(state)
     return decoder.eval(), tokenizer, facts["facts"]
@@ -159,8 +153,8 @@ def _check_supported(found: dict[str, Any]) -> None:
             raise ValueError(f"{key}={found[key]}, must be {value}")
     if found.get("head_dim") not in (None, found["hidden_size"] // found["num_attention_heads"]):
         raise ValueError(f"head_dim={found['head_dim']} is not hidden_size / num_attention_heads")
-    if not found["max_position_embeddings"] <= _LONGEST:  # a table of this length is made, whatever the weights are
-        raise ValueError(f"max_position_embeddings={found['max_position_embeddings']}, must be at most {_LONGEST:,}")
+    if not found["max_position_embeddings"] <= LONGEST:  # a table of this length is made, whatever the weights are
+        raise ValueError(f"max_position_embeddings={found['max_position_embeddings']}, must be at most {LONGEST:,}")
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -186,56 +180,7 @@ def _weight_files(folder: Path) -> list[Path]:
     raise CheckpointError(f"{folder}", f"has neither {WEIGHTS} nor {INDEX}", "copy the whole export")
 
 
-def _load_state(files: list[Path], config: DecoderConfig) -> dict[str, Tensor]:
-    """The complete state, of the shapes that ``config`` describes; shapes are compared before any tensor is read."""
-    needed = config.n_params() * 2  # two bytes are the least that a weight takes
-    size = sum(path.stat().st_size for path in files if path.is_file())
-    if size < needed:
-        raise CheckpointError(
-            f"{files[0]}", f"is too small for the {config.n_params():,} parameters of its configuration"
-        )
-    with torch.device("meta"):
-        expected = {name: tuple(value.shape) for name, value in Decoder(config).state_dict().items()}
-    if config.tied:
-        del expected["lm_head.weight"]
-    state: dict[str, Tensor] = {}
-    for path in files:
-        state |= _read_tensors(path, expected)
-    for name in sorted(expected.keys() - state.keys()):
-        raise CheckpointError(f"{files[0]}", f"the tensor {name} is missing")
-    if config.tied:
-        state["lm_head.weight"] = state["model.embed_tokens.weight"]
-    return state
-
-
-def _read_tensors(path: Path, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """The tensors of a file, each of the shape that is expected of its name."""
-    state = {}
-    try:
-        with safetensors.safe_open(path, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118  # not a mapping
-                if name == "lm_head.weight" and name not in expected:
-                    continue  # of a tied model, written by another program
-                header = tensors.get_slice(name)
-                shape, dtype = tuple(header.get_shape()), header.get_dtype()
-                if name not in expected:
-                    raise CheckpointError(f"{path}", f"the tensor {name} is not part of this architecture")
-                if shape != expected[name] or dtype not in _DTYPES:
-                    needed = f"{expected[name]} in {', '.join(_DTYPES)}"
-                    raise CheckpointError(f"{path}", f"the tensor {name} is {shape} in {dtype}, not {needed}")
-                state[name] = tensors.get_tensor(name)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path}", f"cannot be read ({error})") from None
-    return state
-
-
 def _read_json(path: Path, missing: str, fix: str) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}", missing, fix) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}", f"cannot be read ({error})") from None
-    if not isinstance(found, dict):
-        raise DataError(f"{path}", "is not a JSON object")
-    return found
+    if not path.exists():
+        raise CheckpointError(f"{path}", missing, fix)
+    return read_object(path, CheckpointError, fix=fix)

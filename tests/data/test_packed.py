@@ -5,6 +5,7 @@ import pytest
 
 from lumi.data.packed import PackedStream, check_enough
 from lumi.errors import ConfigError, DataError, TokenizerMismatch
+from lumi.manifest import sealed
 
 BOS, EOS = 1, 2
 DOCUMENTS = [[BOS, 10, 11, 12, EOS], [BOS, EOS], [BOS, *range(20, 37), EOS], [BOS, 40, EOS]]
@@ -144,7 +145,8 @@ def test_the_same_tokenizer_is_accepted(write_packed):
 def test_a_manifest_that_names_another_type_is_refused(write_packed, dtype):
     folder = write_packed(DOCUMENTS)
     manifest = folder / "MANIFEST.json"
-    manifest.write_text(manifest.read_text().replace("uint16", dtype))
+    body = manifest.read_bytes().partition(b',\n  "seal"')[0].replace(b"uint16", dtype.encode())
+    manifest.write_bytes(sealed(body + b"\n}"))
     with pytest.raises(DataError, match=f"holds {dtype}"):
         PackedStream(folder, "train", 8)
 
