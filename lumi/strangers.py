@@ -39,11 +39,14 @@ def read_bounded(path: Path, limit_bytes: int = LARGEST_JSON_BYTES) -> bytes:
         return file.read(limit_bytes)
 
 
-def read_object(path: Path, error: type[DataError] = DataError, *, fix: str = "") -> dict[str, Any]:
+def read_object(
+    path: Path, error: type[DataError] = DataError, *, what: str = "a readable JSON object", fix: str = ""
+) -> dict[str, Any]:
     """The JSON object in a file.
 
     Args:
         error: class of what is raised.
+        what: it should be, for the message.
         fix: what a person can do when it is no such file.
 
     Raises:
@@ -52,11 +55,11 @@ def read_object(path: Path, error: type[DataError] = DataError, *, fix: str = ""
     try:
         found = json.loads(read_bounded(path))
     except OSError as problem:
-        raise error(f"{path}", f"cannot be read ({problem.strerror or problem})", fix) from None
+        raise error(f"{path}", f"is not {what} ({problem.strerror or problem})", fix) from None
     except (ValueError, RecursionError) as problem:
-        raise error(f"{path}", f"is not readable JSON ({problem})", fix) from None
+        raise error(f"{path}", f"is not {what} ({problem})", fix) from None
     if not isinstance(found, dict):
-        raise error(f"{path}", "is not a JSON object", fix)
+        raise error(f"{path}", f"is not {what}, but a JSON {type(found).__name__}", fix)
     return found
 
 

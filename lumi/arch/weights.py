@@ -110,7 +110,7 @@ def read_config(folder: Path) -> DecoderConfig:
         CheckpointError: it is missing, not JSON, or breaks a rule of `DecoderConfig`.
     """
     path = folder / CONFIG
-    fields = read_object(path, CheckpointError)
+    fields = read_object(path, CheckpointError, what="a decoder's configuration")
     try:
         config = DecoderConfig(**fields)
     except (TypeError, LumiError) as error:

@@ -55,7 +55,7 @@ def test_a_tensor_of_another_shape_is_named_with_both_shapes(saved):
     _, folder = saved
     state = load_file(folder / "model.safetensors") | {"model.norm.weight": torch.zeros(31)}
     save_file(state, folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"model\.norm\.weight is \(31,\), not \(32,\)"):
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight is \(31,\) in F32, not \(32,\)"):
         load_decoder(folder)
 
 
