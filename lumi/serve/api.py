@@ -124,6 +124,17 @@ class Service:
         self.metrics.prompt_tokens.labels(model.name).inc(sum(len(request.prompt) for request in requests))
         return Answers(model, tickets, body.stops, chat=isinstance(body, ChatRequest))
 
+    def health(self) -> JSONResponse:
+        """Whether requests are taken; any thread may ask."""
+        schedulers = [model.scheduler for model in self.models.values()]
+        state = Health(
+            status="draining" if self.draining else "ok",
+            running=sum(scheduler.n_running for scheduler in schedulers),
+            waiting=sum(scheduler.n_waiting for scheduler in schedulers),
+        )
+        well = not self.draining and all(scheduler.alive for scheduler in schedulers)
+        return JSONResponse(state.model_dump(), status_code=200 if well else 503)
+
     def save(self, pair: protocol.Preference) -> int:
         """Append a pair, as a row that ``stage=dpo`` reads; returns how many the file holds.
 
@@ -235,14 +246,7 @@ def _add_information(app: FastAPI, service: Service) -> None:
     @app.get("/health", responses={503: {"model": Health | ErrorResponse}})
     async def health() -> Any:
         """Whether requests are taken."""
-        schedulers = [model.scheduler for model in service.models.values()]
-        state = Health(
-            status="draining" if service.draining else "ok",
-            running=sum(scheduler.n_running for scheduler in schedulers),
-            waiting=sum(scheduler.n_waiting for scheduler in schedulers),
-        )
-        well = not service.draining and all(scheduler.alive for scheduler in schedulers)
-        return JSONResponse(state.model_dump(), status_code=200 if well else 503)
+        return service.health()
 
     @app.get(
         "/metrics",

@@ -9,6 +9,8 @@ import hmac
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
+from fastapi.responses import JSONResponse
+
 from lumi.serve.errors import ApiError
 from lumi.serve.metrics import Metrics
 from lumi.serve.protocol import MAX_BODY_BYTES
@@ -54,7 +56,7 @@ class Guard:
     ) -> None:
         self._max_requests, self.n_requests = max_requests, 0
         self._body_seconds = body_seconds
-        self.app, self._hosts, self._open, self._metrics = app, hosts, open_paths, metrics
+        self.app, self._hosts, self._open, self.metrics = app, hosts, open_paths, metrics
         self._key = None if api_key is None else api_key.encode()
         self.held_bytes = 0
 
@@ -63,7 +65,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        counted = self._metrics.counting(scope["path"], send)
+        counted = self.metrics.counting(scope["path"], send)
         try:
             if self._admit(scope):
                 await self._pass_on(scope, receive, counted)
@@ -72,6 +74,14 @@ class Guard:
                 await self._pass_on(scope, receive, counted)
         except ApiError as error:
             await error.response()(scope, receive, counted)
+
+    def refusal(self, scope: Scope) -> JSONResponse | None:
+        """What a request is told that may not pass, from its path and headers."""
+        try:
+            self._admit(scope)
+        except ApiError as error:
+            return error.response()
+        return None
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:

@@ -54,10 +54,14 @@ class Metrics:
 
         async def counted(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                self._requests.labels(path if path in self._paths else "other", message["status"]).inc()
+                self.count(path, message["status"])
             await send(message)
 
         return counted
+
+    def count(self, path: str, status: int) -> None:
+        """A request has been answered; any thread may say so."""
+        self._requests.labels(path if path in self._paths else "other", status).inc()
 
     def text(self) -> bytes:
         """Everything."""

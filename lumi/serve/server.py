@@ -3,16 +3,21 @@
 import asyncio
 import functools
 import logging
+import resource
 import socket
 import sys
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import uvicorn
+from starlette.responses import Response
 
 from lumi.errors import ResourceError
 from lumi.serve.api import OPEN_PATHS, Service, create_app
 from lumi.serve.connection import Connection
+from lumi.serve.door import Door, Headers
 from lumi.serve.guard import Guard
 from lumi.serve.metrics import Metrics
 from lumi.serve.models import ServedModel
@@ -22,6 +27,8 @@ from lumi.serve.settings import ServerSettings
 log = logging.getLogger(__name__)
 
 BACKLOG = 2048
+_CONNECTED_AT_ONCE = 4
+"""In one turn of the event loop, so that answers in progress need not wait for a thousand newcomers."""
 SWITCH_SECONDS = 2e-4
 
 _MORE_REQUESTS = 64
@@ -55,6 +62,9 @@ def serve(models: Sequence[ServedModel], settings: ServerSettings, metrics: Metr
     """
     # The engine's thread lets go of the interpreter hundreds of times a step; each time it would wait up to 5 ms for the loop.
     sys.setswitchinterval(SWITCH_SECONDS)
+    # A connection is an open file, and a shell's usual limit is 1,024 of them.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     listener = listen(settings)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
@@ -77,7 +87,6 @@ def _config(app: Guard, settings: ServerSettings) -> uvicorn.Config:
         server_header=False,
         timeout_keep_alive=5,
         timeout_graceful_shutdown=int(settings.drain_seconds) + 2,
-        backlog=BACKLOG,
     )
 
 
@@ -109,20 +118,56 @@ class Server(uvicorn.Server):
     """Answers until it is stopped; then gives running answers time, and ends them with an error that clients can read."""
 
     def __init__(self, models: Sequence[ServedModel], settings: ServerSettings, metrics: Metrics) -> None:
-        guard, self._service = guarded(models, settings, metrics)
-        super().__init__(_config(guard, settings))
+        self._guard, self._service = guarded(models, settings, metrics)
+        super().__init__(_config(self._guard, settings))
         self.settings = settings
+        self._arrived: deque[socket.socket] = deque()
+        self._connecting: set[asyncio.Task[Any]] = set()
         logging.getLogger("uvicorn.error").setLevel(
             logging.CRITICAL
         )  # a client's nonsense is not the operator's concern
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the door; uvicorn itself listens to nothing."""
+        assert sockets is not None, "listen() makes one"
+        await super().startup([])
+        loop = asyncio.get_running_loop()
+        self.door = Door(
+            sockets[0],
+            health=self._health,
+            hand_on=lambda connection: loop.call_soon_threadsafe(self._arrive, loop, connection) and None,
+        )
+
+    def _health(self, headers: Headers) -> Response:
+        """What the door answers: as the application would, guard and counters included."""
+        response = self._guard.refusal({"path": "/health", "headers": headers}) or self._service.health()
+        self._guard.metrics.count("/health", response.status_code)
+        return response
+
+    def _arrive(self, loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
+        self._arrived.append(connection)
+        if len(self._arrived) == 1:
+            loop.call_soon(self._connect, loop)
+
+    def _connect(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let some of those in that the door has handed on."""
+        for _ in range(min(_CONNECTED_AT_ONCE, len(self._arrived))):
+            facts = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
+            protocol = self.config.http_protocol_class(**facts, _loop=loop)  # pyright: ignore[reportCallIssue]
+            task = loop.create_task(loop.connect_accepted_socket(lambda it=protocol: it, self._arrived.popleft()))
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)
+        if self._arrived:
+            loop.call_soon(self._connect, loop)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take nothing new, wait, end."""
+        self.door.close()
         self._service.draining = True
         schedulers = [model.scheduler for model in self._service.models.values()]
         clock = asyncio.get_running_loop().call_later(self.settings.drain_seconds, _end, schedulers)
         try:
-            await super().shutdown(sockets)
+            await super().shutdown([])
         finally:
             clock.cancel()
 

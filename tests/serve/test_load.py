@@ -71,10 +71,8 @@ def hasty(live_parts: Any) -> Iterator[Live]:
     """A server that waits for nobody longer than half a second."""
     limits: dict[str, Any] = {f"{name}_seconds": LIMIT_SECONDS for name in ("header", "body", "write")}
     with running(*live_parts, **limits) as live:
-        for listener in live.server.servers[
-            0
-        ].sockets:  # else the system holds megabytes for a client that does not read
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+        # else the system holds megabytes for a client that does not read
+        live.server.door.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
         yield live
 
 

@@ -18,7 +18,10 @@ from .load import PATH, Seen, ask, body_for, exchange, siege, storm, watch_healt
 pytestmark = pytest.mark.faults
 
 SIEGE_SECONDS = {64: 60, 256: 60, 1000: 300}
-SOAK_SECONDS = 600
+SOAK_SECONDS = 3600
+PAUSE_SECONDS = 0.6
+"""Between two requests of one of the twelve clients of the soak: a quarter of a core in all, so that an hour can pass beside other
+work."""
 QUESTIONS = [f"{number} ba {'mu' * (number % 7)}" for number in range(64)]
 MB = 1024 * 1024
 
@@ -116,6 +119,7 @@ async def soak(child: Child, answers: dict[str, str], seconds: float) -> tuple[S
 
     async def worker(number: int) -> None:
         while time.monotonic() - began < seconds:
+            await asyncio.sleep(2 * PAUSE_SECONDS * rng.random())
             question = QUESTIONS[rng.randrange(len(QUESTIONS))]
             await ask(child.port, "tiny", question, answers[question], seen, stream=number % 2 == 0, n_tokens=8)
             if number % 4 == 0:
@@ -133,16 +137,17 @@ async def soak(child: Child, answers: dict[str, str], seconds: float) -> tuple[S
     return seen, sizes
 
 
-def test_ten_minutes_of_everything_leave_the_memory_as_it_was(child, answers):
+@pytest.mark.matrix("S10")
+def test_an_hour_of_everything_leaves_the_memory_as_it_was(child, answers, row):
     seen, sizes = asyncio.run(soak(child, answers, SOAK_SECONDS))
     settled = [(at, size) for at, size in sizes if at > SOAK_SECONDS / 4]
     slope = statistics.linear_regression([at for at, _ in settled], [size for _, size in settled]).slope * 3600 / MB
     first, last = settled[0][1] / MB, settled[-1][1] / MB
     p99 = seen.health_percentile(0.99)
-    note(f"{dict(seen.statuses)}, memory {first:.1f} -> {last:.1f} MB, {slope:+.1f} MB/h, health p99 {p99:.4f} s")
-    assert seen.wrong == []
-    assert set(seen.statuses) == {200}
-    assert last - first < 2  # a leak of 1 MB/h would be a sixth of one here: the day's soak tells that
+    figures = f"{SOAK_SECONDS} s, memory {first:.1f} -> {last:.1f} MB, {slope:+.2f} MB/h, health p99 {p99:.4f} s"
+    note(f"{dict(seen.statuses)}, {figures}")
+    wrong = len(seen.wrong) + sum(n for status, n in seen.statuses.items() if status != 200) + (slope >= 1)
+    row(trials=seen.statuses.total(), failures=wrong, seed=0, note=figures)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
