@@ -24,7 +24,7 @@ import sentencepiece
 from lumi.errors import DataError, TokenizerMismatch
 from lumi.manifest import sha256_bytes, verify
 from lumi.tokenizer.config import SPACE_MARK
-from lumi.tokenizer.proto import Piece, read_model
+from lumi.tokenizer.proto import Piece, normaliser_tables, read_model
 
 MODEL_FILE = "tokenizer.model"
 
@@ -34,6 +34,7 @@ _LONGEST_SEGMENT = 10_000
 """Where there is no white space at all, a cut is forced here: sums stay exact, and a line of 50 MB needs no gigabytes."""
 _PROBE = " a  b\n\n\tc \u2047\u00c5\ufb01 "
 _UNKNOWN = "\u2047".encode()
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 class Tokenizer:
@@ -54,13 +55,15 @@ class Tokenizer:
     def __init__(self, model_bytes: bytes) -> None:
         processor = sentencepiece.SentencePieceProcessor()
         try:
+            self.model_type, self.pieces = read_model(model_bytes)
+            if normaliser_tables(model_bytes):
+                raise _changes_text()
             processor.LoadFromSerializedProto(model_bytes)
         except (RuntimeError, ValueError) as error:
             raise DataError("the tokenizer's bytes", f"are not a SentencePiece model ({error})") from None
         self._processor = processor
         self.model_bytes = model_bytes
         self.sha256 = sha256_bytes(model_bytes)
-        self.model_type, self.pieces = read_model(model_bytes)
         self.vocab_size = len(self.pieces)
         self.unk_id: int = processor.unk_id()
         self.bos_id: int = processor.bos_id()
@@ -205,11 +208,15 @@ class Tokenizer:
                 "train it with python prepare.py step=tokenizer",
             )
         if self._processor.normalize(_PROBE) != _PROBE.replace(" ", SPACE_MARK):
-            raise DataError(
-                "the tokenizer's model",
-                "must not change text (normalisation, a space put before it, spaces removed)",
-                "train it with python prepare.py step=tokenizer",
-            )
+            raise _changes_text()
+
+
+def _changes_text() -> DataError:
+    return DataError(
+        "the tokenizer's model",
+        "must not change text (normalisation, a space put before it, spaces removed)",
+        "train it with python prepare.py step=tokenizer",
+    )
 
 
 def _surface(piece: Piece) -> bytes:
@@ -220,6 +227,8 @@ def _surface(piece: Piece) -> bytes:
         case "unknown":
             return _UNKNOWN
         case "byte":
+            if not _BYTE.fullmatch(piece.text):
+                raise DataError("the tokenizer's model", f"has the byte piece {piece.text!r}, which names no byte")
             return bytes([int(piece.text[3:5], 16)])
         case _:
             return piece.text.replace(SPACE_MARK, " ").encode()

@@ -26,7 +26,11 @@ class Piece(NamedTuple):
 
 
 def read_model(model_bytes: bytes) -> tuple[str, list[Piece]]:
-    """The kind of model (``unigram``, ``bpe``…) and its pieces by id, from bytes that SentencePiece has accepted."""
+    """The kind of model (``unigram``, ``bpe``…) and its pieces by id.
+
+    Raises:
+        ValueError: the bytes are no model.
+    """
     model_type, pieces = 1, []
     for number, _, message in _fields(model_bytes, slice(0, len(model_bytes))):
         if number == 1:
@@ -38,11 +42,27 @@ def read_model(model_bytes: bytes) -> tuple[str, list[Piece]]:
                     score = model_bytes[place]
                 elif field == 3:
                     kind = value
+            if kind not in _KINDS or len(score) != _FLOAT.size:
+                raise ValueError(f"piece {len(pieces)} is of no known kind, or its score no float32")
             pieces.append(Piece(text.decode(), _FLOAT.unpack(score)[0], _KINDS[kind]))
         elif number == 2:
             settings = _fields(model_bytes, message)
             model_type = next((value for field, value, _ in settings if field == 3), model_type)
+    if model_type not in _MODEL_TYPES:
+        raise ValueError(f"its kind is {model_type}, none that is known")
     return _MODEL_TYPES[model_type], pieces
+
+
+def normaliser_tables(model_bytes: bytes) -> bool:
+    """Whether the model brings tables that rewrite text, which SentencePiece would follow without looking where they lead.
+
+    Raises:
+        ValueError: the bytes are no model.
+    """
+    messages = (place for number, _, place in _fields(model_bytes, slice(0, len(model_bytes))) if number in (3, 5))
+    return any(
+        field == 2 and place.start < place.stop for spec in messages for field, _, place in _fields(model_bytes, spec)
+    )
 
 
 def with_rounded_scores(model_bytes: bytes, steps_per_unit: int) -> bytes:
@@ -69,16 +89,21 @@ def _fields(data: bytes, within: slice) -> Iterator[tuple[int, int, slice]]:
             case 2:
                 size, at = _varint(data, at)
             case kind:
-                size = {1: 8, 5: 4}[kind]
+                size = {1: 8, 5: 4}.get(kind, len(data) + 1)  # of no other kind is the length known
+        if at + size > within.stop:
+            raise ValueError("a field is longer than what holds it")
         yield tag >> 3, value, slice(at, at + size)
         at += size
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
-    while True:
+    while shift < 70:  # ten bytes are the most
+        if at == len(data):
+            break
         byte = data[at]
         value |= (byte & 0x7F) << shift
         at, shift = at + 1, shift + 7
         if byte < 0x80:
             return value, at
+    raise ValueError("a number has no end")
