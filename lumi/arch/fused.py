@@ -1,12 +1,14 @@
 """A decoder laid out for generation: fused projections, and a cache whose rows come and go.
 
 The weights are those of a `Decoder`, an adapter merged into them; queries, keys and values are made by one product, gate and
-up by another. One token of a small model is a hundred small operations: what counts is how few they are.
+up by another. One token of a small model is a hundred small operations: what counts is how few they are. On a CPU, float32,
+a decoding step is a single one (`lumi.arch.native`), wherever there is a compiler.
 
-**What stands in a batch cannot change a row.** Kernels round differently for another number of rows, and a rounding is
-enough to turn a tie. So on a CPU every product of a decoding step is made of blocks of rows in which, as is tried when the
-weights are loaded, the number of rows makes no difference to the last bit; keys are always read in multiples of 64, with a
-mask; and a prompt is read alone. On a CUDA device one product takes all rows, and nothing of this is promised.
+**What stands in a batch cannot change a row.** The native step computes each row by itself. PyTorch's kernels round
+differently for another number of rows, and a rounding is enough to turn a tie; so on a CPU every product of a decoding step
+made of them is cut into blocks of rows in which, as is tried when the weights are loaded, their number makes no difference
+to the last bit; keys are always read in multiples of 64, with a mask; and a prompt is read alone. On a CUDA device one
+product takes all rows, and nothing of this is promised.
 """
 
 import functools
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lumi.arch import native
 from lumi.arch.decoder import Attention, Block, Decoder
 from lumi.arch.layers import SwiGLU
 from lumi.arch.lora import merged_weight
@@ -60,10 +63,11 @@ class FusedDecoder:
     Args:
         decoder: any; its weights are copied where they are fused or cast, so later changes of it are not seen.
         dtype: of weights and cache; None keeps the decoder's own.
+        compiled: whether the native step may be taken.
     """
 
     @torch.inference_mode()
-    def __init__(self, decoder: Decoder, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, decoder: Decoder, dtype: torch.dtype | None = None, *, compiled: bool = True) -> None:
         self.config = config = decoder.config
         self.dtype = dtype or decoder.lm_weight.dtype
         self.device = decoder.lm_weight.device
@@ -76,6 +80,7 @@ class FusedDecoder:
         self._layers = [_Layer(block, self.dtype) for block in trunk.layers if isinstance(block, Block)]
         self._grouped = config.n_heads != config.n_kv_heads
         self._rows: dict[torch.Size, int] = {}
+        self._step = self._native_step(decoder) if compiled and self.device.type == "cpu" else None
         if self.device.type == "cpu":
             first = self._layers[0]
             for weight in (first.qkv, first.output, first.gate_up, first.down, self._head):
@@ -118,6 +123,8 @@ class FusedDecoder:
         Returns:
             (n, V) float32, the logits of what comes after it.
         """
+        if self._step is not None:
+            return self._step(tokens, lengths, cache.layers)
         n = len(tokens)
         n_rows = self._padded(n)
         n_keys = -(-(longest + 1) // KEY_BLOCK) * KEY_BLOCK
@@ -132,6 +139,18 @@ class FusedDecoder:
             read = attend(q if n == n_rows else q[:n], *kept[:, :n, :, :n_keys])  # (n, D)
             x = self._finish(layer, x, _pad(read, n_rows), self._product)
         return self._logits(x)[:n]
+
+    def _native_step(self, decoder: Decoder) -> "native.NativeStep | None":
+        """A step in one call, where that can be had."""
+        if self.dtype != torch.float32 or not native.fits(self.config) or (library := native.library()) is None:
+            return None
+        rotary, half = decoder.model.rotary, self.config.d_head // 2
+        layers = [
+            (one.attention_norm, one.qkv.t(), one.output.t(), one.mlp_norm, one.gate_up.t(), one.down.t())
+            for one in self._layers
+        ]
+        rest = (self._embedding, self._norm, self._head.t(), rotary.cos[:, :half], rotary.sin[:, :half])
+        return native.NativeStep(library, self.config, layers, rest, torch.get_num_threads())
 
     def _project(
         self, layer: "_Layer", x: Tensor, cos: Tensor, sin: Tensor, product: "_Product"

@@ -1,0 +1,172 @@
+"""The decoding step in C++ (`decode.cpp`), compiled on this machine when it is first needed.
+
+There is no build at installation: a compiler makes the library in a few seconds, and it stays in ``~/.cache/lumi`` for this
+source, compiler and processor. Without a compiler, or for a shape that it does not take, generation uses PyTorch's operations.
+"""
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import threading
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lumi.arch.config import DecoderConfig
+
+log = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("decode.cpp")
+COMPILERS = ("c++", "g++", "clang++")
+_FLAGS = ("-std=c++20", "-O3", "-march=native", "-shared", "-fPIC", "-pthread")
+_MULTIPLE = 16  # floats in the widest vector
+_SECONDS = 120
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("n_layers", "d_model", "n_heads", "n_kv_heads", "d_head", "d_ff")),
+        ("vocab_size", ctypes.c_int32),
+        ("most_rows", ctypes.c_int32),
+        ("norm_eps", ctypes.c_float),
+    )
+
+
+class NativeStep:
+    """`FusedDecoder.decode` of float32 weights on a CPU in one call; give it what `library` gives.
+
+    Args:
+        config: with a shape that `fits`.
+        layers: for each layer its six weights, matrices as (outputs, inputs): norm, queries with keys and values, output,
+            norm, gate with up, down.
+        rest: embedding, last norm, head, and cosines and sines, each (places, E / 2).
+        n_threads: the bits do not depend on it.
+    """
+
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        config: DecoderConfig,
+        layers: Sequence[Sequence[Tensor]],
+        rest: Sequence[Tensor],
+        n_threads: int,
+    ) -> None:
+        self._library, self._config, self._n_threads = library, config, n_threads
+        self._layers = [weight.contiguous() for layer in layers for weight in layer]
+        self._rest = [weight.contiguous() for weight in rest]
+        assert all(one.dtype == torch.float32 for one in (*self._layers, *self._rest)), "the kernel reads float32"
+        self._lock = threading.Lock()
+        self._most_rows = self._process = 0
+        self._model = ctypes.c_void_p()
+
+    def __call__(self, tokens: Tensor, lengths: Tensor, caches: Sequence[Tensor]) -> Tensor:
+        """Logits (n, V) of what comes after ``tokens`` (n,) in rows that hold ``lengths`` (n,) tokens; both int64."""
+        n, vocab_size = len(tokens), self._config.vocab_size
+        logits = torch.empty(n, vocab_size)
+        _, n_rows, _, max_len, _ = caches[0].shape
+        tokens, lengths = tokens.contiguous(), lengths.contiguous()
+        with self._lock:
+            self._make_room(n, max_len)
+            self._library.lumi_step(
+                self._model,
+                n,
+                tokens.data_ptr(),
+                lengths.data_ptr(),
+                _pointers(caches),
+                n_rows,
+                max_len,
+                logits.data_ptr(),
+            )
+        return logits
+
+    def _make_room(self, n: int, max_len: int) -> None:
+        """A model for so many rows; another one in a forked child, which has none of its parent's threads."""
+        if n <= self._most_rows and self._process == os.getpid():
+            return
+        self._most_rows, self._process = max(2 * self._most_rows, n), os.getpid()
+        c = self._config
+        shape = _Shape(
+            c.n_layers, c.d_model, c.n_heads, c.n_kv_heads, c.d_head, c.d_ff, c.vocab_size, self._most_rows, c.norm_eps
+        )
+        places = max(max_len, c.max_seq_len)
+        make = self._library.lumi_model
+        model = make(ctypes.byref(shape), _pointers(self._layers), _pointers(self._rest), self._n_threads, places)
+        if not model:
+            raise MemoryError("no memory for the buffers of a decoding step")
+        self._model = ctypes.c_void_p(model)
+        if hasattr(self, "_forget"):
+            self._forget()
+        self._forget = weakref.finalize(self, _forget, self._library, model, os.getpid())
+
+
+def _forget(library: ctypes.CDLL, model: int, process: int) -> None:
+    if process == os.getpid():
+        library.lumi_forget(ctypes.c_void_p(model))
+
+
+def fits(config: DecoderConfig) -> bool:
+    """Whether the kernel takes a model of this shape."""
+    return all(size % _MULTIPLE == 0 for size in (config.d_model, config.d_head, config.d_ff))
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled step; None, and a line in the log, where it cannot be had."""
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler is None:
+        log.info(
+            "no C++ compiler (%s): generation takes PyTorch's operations, about half as fast", ", ".join(COMPILERS)
+        )
+        return None
+    try:
+        loaded = ctypes.CDLL(str(_compiled(compiler)))
+    except (OSError, subprocess.SubprocessError) as error:
+        log.warning("the decoding step could not be compiled, so generation takes PyTorch's operations: %s", error)
+        return None
+    pointer = ctypes.c_void_p
+    loaded.lumi_model.restype = pointer
+    loaded.lumi_model.argtypes = [pointer, pointer, pointer, ctypes.c_int, ctypes.c_int]
+    loaded.lumi_forget.argtypes = [pointer]
+    size = ctypes.c_int64
+    loaded.lumi_step.argtypes = [pointer, ctypes.c_int, pointer, pointer, pointer, size, size, pointer]
+    loaded.lumi_step.restype = loaded.lumi_forget.restype = None
+    return loaded
+
+
+def _compiled(compiler: str) -> Path:
+    """The library of this source, compiler and processor, made unless it is there."""
+    # The compiler is the user's own, and nothing that was read from a file is among the words.
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=_SECONDS).stdout  # noqa: S603
+    parts = (SOURCE.read_bytes(), " ".join(_FLAGS).encode(), compiler.encode(), version, _processor())
+    place = Path.home() / ".cache" / "lumi" / f"decode-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:16]}.so"
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+            made = Path(folder) / place.name
+            command = [compiler, *_FLAGS, str(SOURCE), "-o", str(made)]
+            subprocess.run(command, capture_output=True, check=True, timeout=_SECONDS)  # noqa: S603
+            made.replace(place)
+    return place
+
+
+def _processor() -> bytes:
+    """What the compiler makes code for: a home folder may be shared by different machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_bytes().splitlines()
+    except OSError:
+        return platform.processor().encode()
+    wanted = (b"model name", b"flags", b"Features", b"CPU part")
+    return b"".join(sorted({line for line in lines if line.startswith(wanted)}))
+
+
+def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
