@@ -157,6 +157,10 @@ def load_adapter(folder: Path) -> tuple[dict[str, Tensor], Lora]:
         )
     except (OSError, ValueError, KeyError, TypeError, ConfigError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{folder / ADAPTER}", f"cannot be read ({error!r})") from None
+    # Before anything of that size is made: the file has bytes for its tensors, its settings may say any number.
+    ranks = sorted({value.shape[0] if value.ndim else 0 for name, value in tensors.items() if "lora_A" in name})
+    if ranks != [lora.r]:
+        raise CheckpointError(f"{folder / ADAPTER_CONFIG}: r={lora.r}", f"the weights have {ranks}")
     return {_from_hub(name.removeprefix(_HUB_PREFIX)): value for name, value in tensors.items()}, lora
 
 

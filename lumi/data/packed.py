@@ -51,19 +51,40 @@ class PackedStream:
         self.manifest = verify(folder, kind="packed", full=full_check)
         check_tokenizer(self.manifest, folder, expect_tokenizer)
         info = self.manifest.info
-        if info["dtype"] not in ("uint16", "uint32"):  # numpy would even take bytes for addresses of objects
-            raise DataError(f"{folder} holds {info['dtype']}", "packed tokens are uint16 or uint32", "pack it again")
-        facts = info["splits"][split]
-        self.n_tokens, self.n_bytes, self.bits = facts["tokens"], facts["bytes"], facts["bits"]
-        self._offsets: np.ndarray = np.load(folder / f"{split}.offsets.npy", mmap_mode="r", allow_pickle=False)
-        self._shards = [
-            np.memmap(folder / f"{split}-{number:05d}.bin", dtype=info["dtype"], mode="r", shape=(length,))
-            for number, length in enumerate(facts["shards"])
-        ]
-        self._shard_starts = np.concatenate(([0], np.cumsum(facts["shards"]))).astype(np.int64)
+        if info.get("dtype") not in ("uint16", "uint32"):  # numpy would even take bytes for addresses of objects
+            raise DataError(
+                f"{folder} holds {info.get('dtype')}", "packed tokens are uint16 or uint32", "pack it again"
+            )
+        try:
+            self._open(info)
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise DataError(
+                f"{folder}", f"its manifest and its files contradict each other ({error!r})", "pack it again"
+            ) from None
         self._length = max(0, -(-(self.n_tokens - 1) // (seq_len - 1)))
         # Training reads whole windows only; a last partial one is for evaluation, where no token may be missed.
         self.n_whole = max(0, (self.n_tokens - 1) // (seq_len - 1))
+
+    def _open(self, info: dict[str, Any]) -> None:
+        """Map the files that the manifest describes; whatever it says wrongly is an error here, not in the middle of a run."""
+        facts, self._vocab_size = info["splits"][self.split], int(info["vocab_size"])
+        self.n_tokens, self.n_bytes, self.bits = int(facts["tokens"]), int(facts["bytes"]), facts["bits"]
+        shards = [f"{self.split}-{number:05d}.bin" for number in range(len(facts["shards"]))]
+        for name in (*shards, f"{self.split}.offsets.npy"):
+            if name not in self.manifest.files:
+                raise ValueError(f"it does not name {name}")
+        self._offsets: np.ndarray = np.load(
+            self.folder / f"{self.split}.offsets.npy", mmap_mode="r", allow_pickle=False
+        )
+        if self._offsets.dtype != np.int64 or self._offsets.ndim != 1 or not len(self._offsets):
+            raise ValueError(f"{self.split}.offsets.npy holds no places of documents")
+        self._shards = [
+            np.memmap(self.folder / name, dtype=info["dtype"], mode="r", shape=(length,))
+            for name, length in zip(shards, facts["shards"], strict=True)
+        ]
+        self._shard_starts = np.concatenate(([0], np.cumsum(facts["shards"]))).astype(np.int64)
+        if not self.n_tokens == self._shard_starts[-1] == self._offsets[-1]:
+            raise ValueError(f"{self.split} has {self.n_tokens} tokens, its shards hold {self._shard_starts[-1]}")
 
     def __len__(self) -> int:
         """Windows, the last one possibly padded."""
@@ -90,7 +111,12 @@ class PackedStream:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def windows(self, indices: np.ndarray) -> Windows:
-        """The windows with these indices, padded with token 0 outside any document where the stream has ended."""
+        """The windows with these indices, padded with token 0 outside any document where the stream has ended.
+
+        Raises:
+            DataError: a token is outside the vocabulary: the file was damaged after it was checked, or with ``full_check``
+                off. The embedding would read beyond its table.
+        """
         shape = (len(indices), self.seq_len)
         tokens = np.zeros(shape, dtype=np.int64)
         doc_ids = np.full(shape, PADDING_DOC, dtype=np.int32)
@@ -101,6 +127,12 @@ class PackedStream:
             stop = min(start + self.seq_len, self.n_tokens)
             tokens[row, : stop - start] = self.tokens(start, stop)
             doc_ids[row, : stop - start] = self._documents(start, stop)
+        if tokens.size and tokens.max() >= self._vocab_size:
+            raise DataError(
+                f"{self.folder}: the {self.split} split holds the id {tokens.max()}",
+                f"the vocabulary has {self._vocab_size:,}",
+                "data.full_check=true names the file; pack it again",
+            )
         loss_mask = np.zeros(shape, dtype=bool)
         loss_mask[:, 1:] = (doc_ids[:, 1:] == doc_ids[:, :-1]) & (doc_ids[:, 1:] != PADDING_DOC)
         return {"tokens": tokens, "doc_ids": doc_ids, "loss_mask": loss_mask}

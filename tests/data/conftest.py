@@ -40,6 +40,7 @@ def write_packed(tmp_path: Path) -> Callable[..., Path]:
         shard_tokens: int = 10**6,
         dtype: str = "uint16",
         tokenizer: str = "a" * 64,
+        vocab_size: int = 2**32,
     ) -> Path:
         folder = tmp_path / name
         folder.mkdir()
@@ -53,7 +54,7 @@ def write_packed(tmp_path: Path) -> Callable[..., Path]:
             name=name,
             fingerprint=f"fingerprint of {name}",
             parents={"corpus": "c" * 64, "tokenizer": tokenizer},
-            info={"dtype": dtype, "vocab_size": 64, "bos_id": 1, "eos_id": 2, "splits": splits},
+            info={"dtype": dtype, "vocab_size": vocab_size, "bos_id": 1, "eos_id": 2, "splits": splits},
         )
         return folder
 

@@ -151,6 +151,13 @@ def test_a_manifest_that_names_another_type_is_refused(write_packed, dtype):
         PackedStream(folder, "train", 8)
 
 
+def test_an_id_outside_the_vocabulary_is_refused_when_it_is_read(write_packed):
+    stream = PackedStream(write_packed([[BOS, 10, 63, EOS], [BOS, 64, EOS]], vocab_size=64), "train", 4)
+    stream.windows(np.array([0]))
+    with pytest.raises(DataError, match=r"train split holds the id 64 · the vocabulary has 64 · data\.full_check=true"):
+        stream.windows(np.array([1]))
+
+
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(DataError, match="nowhere"):
         PackedStream(tmp_path / "nowhere", "train", 8)
