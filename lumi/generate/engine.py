@@ -161,15 +161,31 @@ def give(logits: Tensor, requests: Sequence[Request]) -> None:
     if not requests:
         return
     thoughts = _thoughts(logits, requests)
-    if any(request.constrained for request in requests):
-        constrained = zip(logits, requests, strict=True)
-        logits = torch.stack([r.constrain(row) if r.constrained else row for row, r in constrained])
+    _constrain(logits, requests)
     for request, token, thought in zip(requests, _choose(logits, requests), thoughts, strict=True):
         request.accept(token, thought(token) if thought else None)
 
 
+def _constrain(logits: Tensor, requests: Sequence[Request]) -> None:
+    """What the history of each request excludes, in place; ends that come too early, of all rows at once."""
+    early: list[tuple[int, int]] = []
+    for row, request in enumerate(requests):
+        if request.looks_back:
+            logits[row] = request.constrain(logits[row])
+        elif request.early and len(request.stop_ids) < logits.shape[1]:
+            early.extend((row, token) for token in request.stop_ids)
+    if early:
+        rows, tokens = torch.tensor(early, device=logits.device).unbind(dim=1)
+        logits[rows, tokens] = sampling.BANNED
+
+
+def _largest(logits: Tensor) -> Tensor:
+    """The index of the largest of each row (n, V): (n,), the first of equal ones; NumPy's is four times as fast on a CPU."""
+    return logits.argmax(dim=1) if logits.device.type != "cpu" else torch.from_numpy(logits.numpy().argmax(axis=1))
+
+
 def _choose(logits: Tensor, requests: Sequence[Request]) -> list[int]:
-    chosen = logits.max(dim=1).indices  # three times as fast as argmax
+    chosen = _largest(logits)
     for params, members in _groups(requests).items():
         index = torch.tensor(members, device=logits.device)
         uniform = torch.tensor([requests[row].uniform() for row in members], dtype=torch.float64, device=logits.device)

@@ -101,16 +101,19 @@ class Request:
             logits = sampling.penalise_repetition(logits, seen, params.repetition_penalty)
         if params.no_repeat_ngram is not None:
             logits = sampling.ban_repeated_ngrams(logits, history, params.no_repeat_ngram)
-        if len(self.tokens) < params.min_new_tokens:
+        if self.early:
             logits = sampling.ban_tokens(logits, self.stop_ids)
         return logits
 
     @property
-    def constrained(self) -> bool:
-        """Whether `constrain` has anything to do now."""
-        params = self.params
-        early = len(self.tokens) < params.min_new_tokens
-        return early or params.repetition_penalty != 1 or params.no_repeat_ngram is not None
+    def looks_back(self) -> bool:
+        """Whether steps 1 and 2, for which the history has to be read, have anything to do."""
+        return self.params.repetition_penalty != 1 or self.params.no_repeat_ngram is not None
+
+    @property
+    def early(self) -> bool:
+        """Whether it may not end yet."""
+        return len(self.tokens) < self.params.min_new_tokens
 
     def uniform(self) -> float:
         """The request's next random number from [0, 1)."""

@@ -228,7 +228,7 @@ def pick(logits: Tensor, params: SamplingParams, uniform: Tensor) -> Tensor:
     Returns:
         (B,) int64.
     """
-    few = _few(logits / params.temperature, params)
+    few = _few(logits, params)
     if few is None:
         return draw(warp(logits, params), uniform)
     values, tokens = few
@@ -239,7 +239,7 @@ def _few(logits: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor] | None
     """The tokens that steps 5 to 7 keep, if they are sure to be few: values (B, k) and tokens (B, k), by rising token.
 
     Args:
-        logits: (B, V), after the temperature.
+        logits: (B, V), before the temperature, which keeps the order: only the few are divided.
     """
     if params.top_k is None and (params.top_p is None or params.top_p + _MARGIN >= 1):
         return None
@@ -247,11 +247,12 @@ def _few(logits: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor] | None
     if not 0 < n_first <= _FEW:
         return None
     ordered, tokens = logits.topk(n_first + 1, dim=-1)
+    ordered = ordered / params.temperature
     if bool((ordered[:, -2] == ordered[:, -1]).any()):
         return None  # the last of them ties with one that is left out
     values, total = ordered[:, :-1], None
     if params.top_k is None:
-        total = logits.double().logsumexp(dim=-1, keepdim=True)
+        total = (logits / params.temperature).double().logsumexp(dim=-1, keepdim=True)
         share = (values.double() - total).exp().sum(dim=-1)
         if params.top_p is None or bool((share < params.top_p + _MARGIN).any()):
             return None  # they do not reach it

@@ -74,6 +74,16 @@ class Answers:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def whole(self) -> AsyncIterator[Piece]:
+        """The same for who waits for the end: one piece an answer, unless its text has to be searched for a stop.
+
+        Raises:
+            LumiError: one of them failed.
+        """
+        for ticket in self.tickets:
+            ticket.every_token = bool(self._stop)
+        return self.pieces()
+
     def release(self) -> None:
         """Nobody reads any more: what has not ended gives up its place."""
         self.model.scheduler.release(self.tickets)

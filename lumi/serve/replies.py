@@ -1,5 +1,6 @@
 """Answers in OpenAI's forms, whole and as streams of events."""
 
+import abc
 import json
 import logging
 import time
@@ -35,12 +36,14 @@ from lumi.tokenizer import Tokenizer
 log = logging.getLogger(__name__)
 
 _Thoughts = Sequence[tuple[int, TokenLogprobs]]
+_PLACE = "a text that stands nowhere else"
 
 
-class _Reply:
+class _Reply(abc.ABC):
     """What both kinds share."""
 
-    def __init__(self, body: Generation, answers: Answers, prefix: str) -> None:
+    def __init__(self, body: Generation, answers: Answers, prefix: str, *, logprobs: bool) -> None:
+        self._logprobs = logprobs
         self._answers, self._n_choices = answers, body.n or 1
         self._usage = bool(body.stream_options and body.stream_options.include_usage)
         self._head: dict[str, Any] = {
@@ -49,14 +52,28 @@ class _Reply:
             "model": answers.model.name,
             "system_fingerprint": answers.model.fingerprint_name,
         }
+        self._frames: dict[int, tuple[str, str]] = {}
+
+    def _plain(self, piece: Piece) -> str | None:
+        """The event of a piece that is text and nothing else; a stream has thousands, which differ in the text alone."""
+        if piece.finish is not None or self._logprobs:
+            return None
+        if piece.index not in self._frames:
+            before, _, after = self._text_event(piece.index, _PLACE).partition(json.dumps(_PLACE))
+            self._frames[piece.index] = (before, after)
+        before, after = self._frames[piece.index]
+        return f"{before}{json.dumps(piece.text, ensure_ascii=False)}{after}"
+
+    @abc.abstractmethod
+    def _text_event(self, index: int, text: str) -> str:
+        """The event of such a piece."""
 
 
 class Chat(_Reply):
     """Replies to ``/v1/chat/completions``."""
 
     def __init__(self, body: ChatRequest, answers: Answers) -> None:
-        super().__init__(body, answers, "chatcmpl")
-        self._logprobs = bool(body.logprobs)
+        super().__init__(body, answers, "chatcmpl", logprobs=bool(body.logprobs))
 
     async def whole(self) -> ChatResponse:
         """Everything at once."""
@@ -81,6 +98,9 @@ class Chat(_Reply):
         for index in range(self._n_choices):
             yield self._event([ChatChunkChoice(index=index, delta=Delta(role="assistant", content=""))])
         async for piece in self._answers.pieces():
+            if (plain := self._plain(piece)) is not None:
+                yield plain
+                continue
             choice = ChatChunkChoice(
                 index=piece.index,
                 delta=Delta(content=piece.text) if piece.text or not piece.finish else Delta(),
@@ -91,6 +111,9 @@ class Chat(_Reply):
         if self._usage:
             yield self._event([], self._answers.usage(self._n_choices))
         yield "data: [DONE]\n\n"
+
+    def _text_event(self, index: int, text: str) -> str:
+        return self._event([ChatChunkChoice(index=index, delta=Delta(content=text))])
 
     def _event(self, choices: list[ChatChunkChoice], usage: Usage | None = None) -> str:
         chunk = ChatChunk(**self._head, choices=choices, usage=usage)
@@ -117,8 +140,7 @@ class Completions(_Reply):
     """Replies to ``/v1/completions``."""
 
     def __init__(self, body: CompletionRequest, answers: Answers) -> None:
-        super().__init__(body, answers, "cmpl")
-        self._logprobs = body.logprobs is not None
+        super().__init__(body, answers, "cmpl", logprobs=body.logprobs is not None)
         self._echo = bool(body.echo)
         self._offsets = [0] * len(answers.tickets)
 
@@ -141,12 +163,18 @@ class Completions(_Reply):
             for index in range(len(self._answers.tickets)):
                 yield self._event([CompletionChoice(index=index, text=self._before(index))])
         async for piece in self._answers.pieces():
+            if (plain := self._plain(piece)) is not None:
+                yield plain
+                continue
             logprobs = self._thoughts(piece.index, piece.logprobs)
             choice = CompletionChoice(index=piece.index, text=piece.text, logprobs=logprobs, finish_reason=piece.finish)
             yield self._event([choice])
         if self._usage:
             yield self._event([], self._answers.usage(self._n_choices))
         yield "data: [DONE]\n\n"
+
+    def _text_event(self, index: int, text: str) -> str:
+        return self._event([CompletionChoice(index=index, text=text)])
 
     def _event(self, choices: list[CompletionChoice], usage: Usage | None = None) -> str:
         chunk = CompletionResponse(**self._head, choices=choices, usage=usage)
@@ -209,7 +237,7 @@ def failure(error: Exception) -> ApiError:
 
 async def _collect(answers: Answers) -> list[list[Piece]]:
     found: list[list[Piece]] = [[] for _ in answers.tickets]
-    async for piece in answers.pieces():
+    async for piece in answers.whole():
         found[piece.index].append(piece)
     return found
 

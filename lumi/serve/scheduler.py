@@ -59,13 +59,23 @@ class Stopping(LumiError):
 
 
 class Ticket:
-    """One request that was handed in."""
+    """One request that was handed in.
+
+    Attributes:
+        every_token: whether its reader wants each token as it comes, or the first one and the end.
+    """
 
     def __init__(self, request: Request, on_first_token: Callable[[float], None], on_token: Callable[[float], None]):
         self.request = request
+        self.every_token = True
         self._event = asyncio.Event()
         self._since = time.perf_counter()
         self._observe = (on_first_token, on_token)
+
+    @property
+    def wants_news(self) -> bool:
+        """Whether its reader should be woken by what came last."""
+        return self.every_token or self.request.reason is not None or len(self.request.tokens) <= 1
 
     def wake(self) -> None:
         """There is news."""
@@ -220,8 +230,10 @@ class Scheduler:
             return self._engine.abandon(cause)
 
     def _tell(self, requests: Sequence[Request]) -> None:
-        if requests:
-            self._call(lambda going=list(requests): self._wake(going))
+        """Wake those who wait for what came: the event loop has nothing to do with the other tokens."""
+        tickets = [ticket for request in requests if (ticket := self._tickets.get(id(request))) is not None]
+        if awaited := [ticket for ticket in tickets if ticket.wants_news]:
+            self._call(lambda: self._wake(awaited))
 
     def _call(self, function: Callable[[], None]) -> None:
         if self._loop is not None and not self._loop.is_closed():
@@ -233,7 +245,6 @@ class Scheduler:
                 ticket.request.fail(Stopping("the server stops", "answers in progress end", "ask again later"))
             ticket.wake()
 
-    def _wake(self, requests: Sequence[Request]) -> None:
-        for request in requests:
-            if (ticket := self._tickets.get(id(request))) is not None:
-                ticket.wake()
+    def _wake(self, tickets: Sequence[Ticket]) -> None:
+        for ticket in tickets:
+            ticket.wake()
