@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
@@ -24,6 +23,7 @@ from lumi.serve.answers import Answers
 from lumi.serve.errors import ApiError, from_validation
 from lumi.serve.metrics import Metrics
 from lumi.serve.models import ServedModel, turns_of
+from lumi.serve.openapi import described
 from lumi.serve.protocol import ChatRequest, CompletionRequest, ErrorResponse, Generation, Health, ModelCard, ModelList
 from lumi.serve.replies import failure, reply_to, told
 from lumi.serve.scheduler import QueueFull
@@ -190,18 +190,9 @@ def create_app(service: Service) -> FastAPI:
 
 
 def _described(app: FastAPI, service: Service) -> dict[str, Any]:
-    """The OpenAPI document, exact: without the 422 of the framework, which is never sent, and with the models' names."""
     if app.openapi_schema is None:
-        found = get_openapi(title=app.title, version=app.version, routes=app.routes)
-        for operation in (operation for path in found["paths"].values() for operation in path.values()):
-            operation["responses"].pop("422", None)
-        schemas = found["components"]["schemas"]
-        for name in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(name, None)
         talking = [model.name for model in service.models.values() if model.template is not None]
-        for name, known in (("ChatRequest", talking), ("CompletionRequest", list(service.models))):
-            schemas[name]["properties"]["model"]["anyOf"][0]["enum"] = known
-        app.openapi_schema = found
+        app.openapi_schema = described(app, talking=talking, known=list(service.models))
     return app.openapi_schema
 
 

@@ -65,16 +65,23 @@ MALFORMED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MALFORMED)
-def test_what_is_malformed_is_refused_or_closed(live, name):
+@pytest.mark.matrix("S6")
+def test_what_is_malformed_is_refused_or_closed(live, row):
+    wrong = {}
+    for name, data in MALFORMED.items():
+        reply = sent(live, data)
+        if not (reply == b"" or 400 <= status_of(reply) < 500) or b"Traceback" in reply or not alive(live):
+            wrong[name] = reply[:1000]
+    row(trials=len(MALFORMED), failures=len(wrong), note=f"not HTTP, or not quite{wrong or ''}")
+
+
+def sent(live: Live, data: bytes) -> bytes:
+    """All that comes back until the connection is closed."""
     with live.socket() as connection:
         with contextlib.suppress(OSError):  # it may be closed before all is sent
-            connection.sendall(MALFORMED[name])
+            connection.sendall(data)
             connection.shutdown(socket.SHUT_WR)
-        reply = read_all(connection)
-    assert reply == b"" or 400 <= status_of(reply) < 500, reply
-    assert b"Traceback" not in reply
-    assert alive(live)
+        return read_all(connection)
 
 
 def alive(live: Live) -> bool:
@@ -169,6 +176,8 @@ def test_a_pair_becomes_a_row_that_preference_training_reads(live):
     lines = open(live.server.settings.preferences, encoding="utf-8").read().splitlines()  # noqa: PTH123, SIM115
     assert (reply.status_code, reply.json()) == (201, {"saved": True, "count": len(lines)})
     prompt = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "mu\x00"}]
-    assert json.loads(lines[-1]) == {
-        "prompt": prompt, "chosen": "a", "rejected": "b", "seed": 3, "sampling": {"temperature": 1}
+    row = json.loads(lines[-1])
+    assert set(row.pop("made_by")) == {"code", "versions"}
+    assert row == {
+        "prompt": prompt, "chosen": "a", "rejected": "b", "seed": 3, "sampling": {"temperature": 1}, "made_from": {}
     }  # fmt: skip

@@ -20,8 +20,7 @@ pytestmark = pytest.mark.faults
 SIEGE_SECONDS = {64: 60, 256: 60, 1000: 300}
 SOAK_SECONDS = 3600
 PAUSE_SECONDS = 0.6
-"""Between two requests of one of the twelve clients of the soak: a quarter of a core in all, so that an hour can pass beside other
-work."""
+"""Between two requests of one of the twelve clients of the soak: a quarter of a core in all, so that other work goes on."""
 QUESTIONS = [f"{number} ba {'mu' * (number % 7)}" for number in range(64)]
 MB = 1024 * 1024
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.faults.ledger import Report
+
 from .fake_server import PAGE, FakeServer, error, model
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install lumi[dev]")
@@ -49,7 +51,8 @@ HOSTILE = [
 ]
 
 
-def test_hostile_answers_are_shown_as_text_and_run_nothing(page_server: FakeServer, page_open: Open):
+@pytest.mark.matrix("S11")
+def test_hostile_answers_are_shown_as_text_and_run_nothing(page_server: FakeServer, page_open: Open, row: Report):
     page = page_open(accept_downloads=False)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -63,6 +66,7 @@ def test_hostile_answers_are_shown_as_text_and_run_nothing(page_server: FakeServ
     assert page.locator(".said .text").evaluate_all("all => all.map(one => one.textContent)") == HOSTILE
     assert (page.evaluate("window.hit ?? null"), elements, page.locator("#thread a").count()) == (None, 0, 0)
     assert {url.removeprefix(page_server.address) for url in asked} == {"/v1/chat/completions"}
+    row(trials=len(HOSTILE), note="in a headless Chromium")
 
 
 def test_hostile_names_and_errors_are_text_too(page_server: FakeServer, page_open: Open):
