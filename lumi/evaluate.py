@@ -33,7 +33,8 @@ from lumi.eval.tasks import Item, Task
 from lumi.eval.text import TextTask, read_text
 from lumi.eval.windows import WholeDocuments
 from lumi.generate import SamplingParams
-from lumi.manifest import MANIFEST, fingerprint, lineage, read_manifest, sha256_file, write_atomic
+from lumi.lineage import LINEAGE_KEYS, evaluated, hashes_of, reproduce, show_replay, why
+from lumi.manifest import MANIFEST, fingerprint, lineage, read_manifest, write_atomic
 from lumi.planning import prediction_words
 from lumi.scaling import SCALING_KEYS, fit_scaling
 from lumi.tokenizer import Template
@@ -44,13 +45,16 @@ log = logging.getLogger(__name__)
 ROOT_KEYS = (
     "model", "prompt", "sampling", "parts", "skip", "data", "chat", "preference", "template", "text", "window", "stride",
     "batch_size", "suite", "smoke", "limit", "tasks", "task", "out", "force", "workspace", *STUDY_KEYS,
-    *SCALING_KEYS,
+    *SCALING_KEYS, *LINEAGE_KEYS,
 )  # fmt: skip
 PARTS = ("packed", "baselines", "text", "smoke", "chat", "preference", "tasks")
 
 Settings = dict[str, Any]
 
 _INSTEAD: dict[str, Callable[[Settings], Any]] = {
+    "why": why,
+    "reproduce": reproduce,
+    "replay": show_replay,
     "compare": compare_study,
     "scaling": fit_scaling,
     "workspace": lambda settings: build(settings["workspace"], "workspace").save(),
@@ -66,7 +70,7 @@ def evaluate(cfg: DictConfig) -> None:
     """
     settings = resolve(cfg)
     for key, instead in _INSTEAD.items():
-        if settings.get(key):
+        if settings.get(key) not in (None, {}):
             check_keys({**settings, "model": None}, ROOT_KEYS)
             instead(settings)
             return
@@ -121,6 +125,10 @@ class _Evaluation:
 
     def execute(self) -> dict[str, Any]:
         """Score, check, write, unless that was done before; returns what results.json holds."""
+        texts = _as_list(self.settings["text"] or [], "text")
+        folders = {kind: self._folders(kind) for kind in ("packed", "chat", "preference")}
+        files = [Path(path) for path in (*texts, *(task.path for task in self.tasks.values())) if path]
+        self.made_from = evaluated(self.model.checkpoint, folders, files)
         folder, key = self._folder(), self._key()
         done = folder / ".key"  # what the report in this folder was made from
         if done.exists() and done.read_text() == key and (folder / RESULTS).exists():
@@ -138,17 +146,8 @@ class _Evaluation:
         """Equal for the same weights evaluated in the same way: then nothing needs to be done again."""
         if self.settings["force"]:
             return os.urandom(8).hex()
-        files = read_manifest(self.model.checkpoint).files
-        texts = [
-            sha256_file(Path(path)) for path in _as_list(self.settings["text"] or [], "text") if Path(path).is_file()
-        ]
         settings = {key: value for key, value in self.settings.items() if key not in ("model", "out")}
-        texts += [
-            sha256_file(Path(task.path)) for task in self.tasks.values() if task.path and Path(task.path).is_file()
-        ]
-        folders = [self._folders(kind) for kind in ("packed", "chat", "preference")]
-        made_from = [read_manifest(Path(folder)).fingerprint for found in folders for folder in found.values()]
-        return fingerprint([__version__, SCHEMA_VERSION, files, texts, made_from, settings])
+        return fingerprint([__version__, SCHEMA_VERSION, hashes_of(self.made_from), settings])
 
     def _measure(self, folder: Path) -> dict[str, Any]:
         log.info("evaluating %s", self.model.checkpoint)
@@ -161,6 +160,9 @@ class _Evaluation:
         weights = next((facts["weights"] for facts in lineage(self.model.facts) if "packed" in facts), {})
         results = Results(
             model=self._facts(),
+            made_from=self.made_from,
+            settings=self.settings,
+            device={"threads": torch.get_num_threads(), "device": self.model.decoder.lm_weight.device.type},
             commands=self._commands(),
             sources=sources,
             mixture=weighted(scores, weights) if len(scores) > 1 and weights else None,

@@ -21,6 +21,7 @@ from typing import Any
 
 from lumi import __version__
 from lumi.errors import DataError, ResourceError
+from lumi.provenance import made_by
 
 MANIFEST = "MANIFEST.json"
 SCHEMA_VERSION = 1
@@ -57,6 +58,8 @@ class Manifest:
         files: path within the folder → ``{"bytes": size, "sha256": hash}``.
         code_version: version of Lumi that wrote it.
         schema_version: version of this layout.
+        made_by: code and package versions that wrote it (`lumi.provenance`); empty in manifests of before they were noted.
+        places: role of a parent → where it lay when this was made, relative to this folder. A hint: the hash decides.
     """
 
     kind: str
@@ -68,6 +71,8 @@ class Manifest:
     files: dict[str, dict[str, Any]]
     code_version: str = __version__
     schema_version: int = SCHEMA_VERSION
+    made_by: dict[str, Any] = dataclasses.field(default_factory=dict)
+    places: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def read_manifest(folder: Path, *, kind: str | None = None) -> Manifest:
@@ -129,7 +134,7 @@ def verify(folder: Path, *, kind: str | None = None, full: bool = True) -> Manif
 
 def _check_form(manifest: Manifest) -> None:
     """Raises TypeError or KeyError where the JSON has another form than we write."""
-    for field in ("files", "parents", "settings", "info"):
+    for field in ("files", "parents", "settings", "info", "made_by", "places"):
         if not isinstance(getattr(manifest, field), dict):
             raise TypeError(f"{field} is not a mapping")
     for name, entry in manifest.files.items():
@@ -234,8 +239,13 @@ def write_manifest(
     parents: dict[str, str] | None = None,
     settings: dict[str, Any] | None = None,
     info: dict[str, Any] | None = None,
+    places: dict[str, Path] | None = None,
 ) -> Manifest:
-    """Hash every file below ``folder`` and write its manifest as the last file."""
+    """Hash every file below ``folder`` and write its manifest as the last file.
+
+    Args:
+        places: role of a parent → where it lies; kept relative to ``folder``, so that a moved tree still finds itself.
+    """
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
         files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
@@ -247,6 +257,8 @@ def write_manifest(
         settings=settings or {},
         info=info or {},
         files=files,
+        made_by=made_by(),
+        places={role: Path(os.path.relpath(path, folder)).as_posix() for role, path in (places or {}).items()},
     )
     text = json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False, allow_nan=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")

@@ -16,6 +16,7 @@ from lumi.data import ChatData, Locations, PackedData
 from lumi.data.prepare import Step, token_counter
 from lumi.data.prepare import prepare as prepare_corpus
 from lumi.errors import ConfigError, did_you_mean
+from lumi.lineage.verify import verify_chain
 from lumi.manifest import MANIFEST, write_atomic
 from lumi.tokenizer import ExistingTokenizer, Tokenizer
 
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 ROOT_KEYS = (
     "step", "inspect", "analyze_only", "sample_megabytes", "force", "seed", "paths", "source", "corpus", "task", "executor",
-    "pack", "template", "tokenizer", "data", "arch",
+    "pack", "template", "tokenizer", "data", "arch", "verify",
 )  # fmt: skip
 EXAMPLES = ("chat", "preference")
 STEPS = (*get_args(Step), *EXAMPLES)
@@ -38,6 +39,9 @@ def prepare(cfg: DictConfig) -> None:
     """
     settings = resolve(cfg)
     check_keys(settings, ROOT_KEYS)
+    if settings["verify"] is not None:
+        verify_chain(Path(str(settings["verify"])))
+        return
     _check(settings)
     step, force = settings["step"], settings["force"]
     data = build(

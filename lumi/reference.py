@@ -26,32 +26,32 @@ log = logging.getLogger(__name__)
 _SPLITS = ("train", "val")
 
 
-def attach_reference(data: PreferenceData, decoder: Decoder, identity: dict[str, str], precision: str) -> Path:
+def attach_reference(data: PreferenceData, decoder: Decoder, initial: dict[str, Any], precision: str) -> Path:
     """Give the data the reference's log-probabilities, from disk where they are.
 
     Args:
         data: after its `setup`.
         decoder: the reference, on the device it is to run on.
-        identity: what names its weights.
+        initial: ``path`` of its checkpoint, and ``weights``, the hashes that name it.
         precision: of training, as Lightning names it; the reference is computed in the same.
 
     Returns:
         The artefact's folder.
     """
-    settings = {**data.reference_key(), "model": identity, "precision": precision}
+    settings = {**data.reference_key(), "model": initial["weights"], "precision": precision}
     folder = data.places.root / "reference" / fingerprint(settings)[:16]
     with folder_lock(folder, wait=True):
         if (folder / MANIFEST).exists():
             verify(folder, kind="reference")
             log.info("reference log-probabilities: %s", folder)
         else:
-            _compute(data, decoder, settings, folder)
+            _compute(data, decoder, settings, folder, Path(initial["path"]))
     for name, split, stream in _streams(data):
         stream.reference = np.load(folder / f"{name}.{split}.npy", allow_pickle=False)
     return folder
 
 
-def _compute(data: PreferenceData, decoder: Decoder, settings: dict[str, Any], folder: Path) -> None:
+def _compute(data: PreferenceData, decoder: Decoder, settings: dict[str, Any], folder: Path, checkpoint: Path) -> None:
     with atomic_folder(folder) as work:
         for name, split, stream in _streams(data):
             np.save(
@@ -63,7 +63,9 @@ def _compute(data: PreferenceData, decoder: Decoder, settings: dict[str, Any], f
             kind="reference",
             name=folder.name,
             fingerprint=fingerprint(settings),
+            parents={**{f"model/{name}": sha256 for name, sha256 in settings["model"].items()}, **settings["data"]},
             settings=settings,
+            places={"model": checkpoint, **{name: data.folder(name) for name in data.sources}},
             info={f"{name}.{split}": len(stream.examples) for name, split, stream in _streams(data)},
         )
     log.info("reference log-probabilities computed: %s", folder)

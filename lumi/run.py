@@ -47,6 +47,7 @@ from lumi.parallel import lightning_strategy
 from lumi.plan import Budget
 from lumi.planning import compare_plan, kept_steps, measure_hours, plan_of, say_plan
 from lumi.profile import Work, gather
+from lumi.provenance import made_by
 from lumi.ranks import Ranks, joined, starts_alone
 from lumi.reference import attach_reference
 from lumi.resume import check_same_data, starting_point, versions
@@ -227,7 +228,7 @@ class _Run:
         assert isinstance(self.data, PreferenceData), "a stage with a reference reads preference data"
         precision = self.trainer_config.resolved_precision()
         attach = functools.partial(
-            attach_reference, self.data, initial.decoder.to(device), self.initial["weights"], precision
+            attach_reference, self.data, initial.decoder.to(device), self.initial, precision
         )
         self.ranks.first_does(attach)
         if not self.ranks.is_first:
@@ -350,6 +351,7 @@ class _Run:
                 "tokenizer_sha256": tokenizer.sha256,
                 "tokens_per_step": self.plan.tokens_per_step,
                 "weights": dict(zip(self.data.source_names, self.data.weights, strict=True)),
+                **made_by(),
                 "versions": versions(),
                 "threads": torch.get_num_threads(),
                 "compiled": self.compiles,
@@ -388,6 +390,8 @@ class _Run:
             "settings": self.settings,
             "run_id": self._run_id(),
             "initial": self.initial,
+            "data": self.data.fingerprints(),
+            **made_by(),
             "metrics": metrics,
             "plan": dataclasses.asdict(self.plan),
             **more,

@@ -36,7 +36,8 @@ def fit_scaling(settings: dict[str, Any]) -> None:
     fitted = fit_runs(folders, entropy=float(entropy or 0.0))
     targets = [_target(name, settings, folders[0]) for name in predict]
     folder = Path(settings["out"] or FOLDER)
-    text = write_scaling(folder, fitted, targets)
+    runs = [*folders, *(Path(name) for name in predict if (Path(name) / "run.json").exists())]
+    text = write_scaling(folder, fitted, targets, runs)
     log.info("\n%s", text.partition("\n![")[0])
     log.info("law: %s", folder / LAW)
 

@@ -11,7 +11,7 @@ from lumi.arch.weights import CONFIG, load_decoder, save_weights
 from lumi.callbacks import best_checkpoint, newest_checkpoint
 from lumi.errors import CheckpointError, ConfigError, TokenizerMismatch
 from lumi.export import load_adapter_folder, load_huggingface
-from lumi.manifest import atomic_folder, fingerprint, verify, write_manifest
+from lumi.manifest import MANIFEST, atomic_folder, fingerprint, read_manifest, verify, write_manifest
 from lumi.tokenizer import Template, Tokenizer
 
 
@@ -113,9 +113,16 @@ def save_trained(trained: Trained, folder: Path) -> None:
             kind="checkpoint",
             name=folder.name,
             fingerprint=fingerprint(trained.facts),
-            parents={"tokenizer": trained.tokenizer.sha256, **trained.facts["data"]},
+            parents={"tokenizer": trained.tokenizer.sha256, **trained.facts["data"], **_weights(trained.checkpoint)},
             info={"step": trained.facts["step"]},
+            places={"checkpoint": trained.checkpoint},
         )
+
+
+def _weights(checkpoint: Path) -> dict[str, str]:
+    """``checkpoint/<file>`` → SHA-256 of the files with weights of a folder with a manifest."""
+    files = read_manifest(checkpoint).files if (checkpoint / MANIFEST).exists() else {}
+    return {f"checkpoint/{name}": entry["sha256"] for name, entry in files.items() if name.endswith(".safetensors")}
 
 
 def find_checkpoint(path: Path, *, key: str = "model") -> Path:

@@ -13,6 +13,7 @@ from lumi.callbacks.early_stopping import EarlyStopping
 from lumi.callbacks.metrics import MetricsCsv, read_metrics
 from lumi.callbacks.progress import Progress, clock_text
 from lumi.callbacks.samples import Samples, continue_prompts, written_samples
+from lumi.callbacks.stop_after import StopAfter
 from lumi.callbacks.tensorboard import TensorBoard
 from lumi.callbacks.tracking import RunCard, State, Tracker, made_from
 from lumi.callbacks.wandb import WandB
@@ -27,6 +28,7 @@ __all__ = [
     "RunFacts",
     "Samples",
     "State",
+    "StopAfter",
     "TensorBoard",
     "Tracker",
     "WandB",

@@ -100,7 +100,7 @@ class FolderCheckpointIO(CheckpointIO):
                 kind="checkpoint",
                 name=target.name,
                 fingerprint=fingerprint(facts),
-                parents={"tokenizer": self.run.tokenizer_sha256, **facts["data"]},
+                parents={"tokenizer": self.run.tokenizer_sha256, **facts["data"], **_initial(facts)},
                 info={"step": step},
             )
 
@@ -130,6 +130,11 @@ class FolderCheckpointIO(CheckpointIO):
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete the folder."""
         shutil.rmtree(path)
+
+
+def _initial(facts: dict[str, Any]) -> dict[str, str]:
+    """``initial/<file>`` → SHA-256 of the weights that the run began from; empty when those were random."""
+    return {f"initial/{name}": sha256 for name, sha256 in facts.get("initial", {}).get("weights", {}).items()}
 
 
 class Checkpoint(pl.Callback):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lumi.corpus.document import Rejected
+from lumi.corpus.places import places_of
 from lumi.errors import DataError
 from lumi.lock import folder_lock
 from lumi.manifest import Manifest, atomic_folder, verify, write_manifest
@@ -111,6 +112,7 @@ def build_records(
                 fingerprint=content_fingerprint(settings, {}),
                 settings=settings,
                 info=info,
+                places=places_of([source]),
             )
     left_out = f"; left out: {info['rejected']}" if rejected else ""
     log.info("%s %s: %s%s: %s", kind, source.name, ", ".join(f"{n:,} {s}" for s, n in counts.items()), left_out, folder)

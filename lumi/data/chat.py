@@ -32,9 +32,11 @@ class Rendering:
         cut: examples that were shortened by whole turns to fit a window.
         too_long: examples that are left out because no part of them fits.
         unsupervised: conversations without a supervised token.
+        ids: of the examples.
     """
 
     examples: list[list[tuple[np.ndarray, np.ndarray]]]
+    ids: list[str] = dataclasses.field(default_factory=list)
     cut: int = 0
     too_long: int = 0
     unsupervised: int = 0
@@ -206,7 +208,7 @@ class ChatData(MixedWindows):
     def _stream(self, name: str, split: str) -> RowStream:
         conversations = read_chat(self.folder(name), split)
         rendering = render(conversations, self.template, self.tokenizer, self.seq_len, cut=self.cut)
-        stream = RowStream(rendering.examples, self.seq_len, self.seed)
+        stream = RowStream(rendering.examples, self.seq_len, self.seed, ids=rendering.ids)
         log.info("%s", rendering.report(f"{name} {split}", "conversations", stream))
         return stream
 
@@ -225,7 +227,8 @@ def render(
     """
     if seq_len < 2:
         raise ConfigError(f"data.seq_len={seq_len}", "must be at least 2")
-    examples, shortened, too_long, unsupervised = [], 0, 0, 0
+    examples, ids = [], list[str]()
+    shortened = too_long = unsupervised = 0
     for conversation in conversations:
         rendered = template.render(tokenizer, conversation.messages)
         if len(rendered.tokens) > seq_len:
@@ -238,7 +241,8 @@ def render(
             unsupervised += 1
             continue
         examples.append([(np.array(rendered.tokens, dtype=np.int32), np.array(rendered.loss_mask, dtype=bool))])
-    return Rendering(examples=examples, cut=shortened, too_long=too_long, unsupervised=unsupervised)
+        ids.append(conversation.id)
+    return Rendering(examples=examples, ids=ids, cut=shortened, too_long=too_long, unsupervised=unsupervised)
 
 
 def _beginning(messages: Sequence[Message], template: Template, tokenizer: Tokenizer, seq_len: int) -> Rendered | None:
@@ -271,12 +275,12 @@ def coloured(tokenizer: Tokenizer, tokens: np.ndarray, mask: np.ndarray) -> Text
     edges = [0, *(np.flatnonzero(np.diff(mask.astype(np.int8))) + 1).tolist(), len(tokens)]
     text = Text()
     for start, stop in itertools.pairwise(edges):
-        span = _spelled(tokenizer, tokens[start:stop])
+        span = spelled(tokenizer, tokens[start:stop])
         text += Text(f"‹{span}›", "bold green") if mask[start] else Text(span, "grey50")
     return text + Text("\n")
 
 
-def _spelled(tokenizer: Tokenizer, tokens: np.ndarray) -> str:
+def spelled(tokenizer: Tokenizer, tokens: np.ndarray) -> str:
     """Text of a span, control tokens by their names."""
     parts, plain = [], list[int]()
     for token in tokens.tolist():

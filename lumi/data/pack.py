@@ -144,6 +144,7 @@ def pack(
                 parents=parents,
                 settings=settings,
                 info=_info(codec, writers),
+                places={"corpus": corpus, "tokenizer": tokenizer},
             )
             for split, writer in writers.items():
                 check_packed(target, split, codec, writer.samples)

@@ -7,7 +7,7 @@ supervised. The reference model's log-probabilities, computed once, travel with 
 import bisect
 import dataclasses
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,8 @@ class PreferenceStream(RowStream):
             until they are attached.
     """
 
-    def __init__(self, examples: list[Example], seq_len: int, seed: int) -> None:
-        super().__init__(examples, seq_len, seed, most=PAIRS_IN_A_ROW)
+    def __init__(self, examples: list[Example], seq_len: int, seed: int, ids: Sequence[str] = ()) -> None:
+        super().__init__(examples, seq_len, seed, most=PAIRS_IN_A_ROW, ids=ids)
         self.reference = np.zeros((len(examples), 2), dtype=np.float32)
 
     def windows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
@@ -67,7 +67,7 @@ class PreferenceData(ChatData):
     def _stream(self, name: str, split: str) -> PreferenceStream:
         pairs = read_preference(self.folder(name), split)
         rendering = render_pairs(pairs, self.template, self.tokenizer, self.seq_len, cut=self.cut)
-        stream = PreferenceStream(rendering.examples, self.seq_len, self.seed)
+        stream = PreferenceStream(rendering.examples, self.seq_len, self.seed, rendering.ids)
         log.info("%s", rendering.report(f"{name} {split}", "pairs", stream))
         return stream
 
@@ -90,7 +90,7 @@ def render_pairs(
     Raises:
         DataError: an answer has no token to judge by.
     """
-    examples, shortened, too_long = [], 0, 0
+    examples, ids, shortened, too_long = [], list[str](), 0, 0
     for pair in pairs:
         example = _example(pair, template, tokenizer)
         if _length(example) > seq_len:
@@ -102,7 +102,8 @@ def render_pairs(
         if not all(mask.any() for _, mask in example):
             raise DataError(f"pair {pair.id}", "has an answer without a token", "prepare the pairs again")
         examples.append(example)
-    return Rendering(examples=examples, cut=shortened, too_long=too_long)
+        ids.append(pair.id)
+    return Rendering(examples=examples, ids=ids, cut=shortened, too_long=too_long)
 
 
 def _example(pair: Pair, template: Template, tokenizer: Tokenizer) -> Example:

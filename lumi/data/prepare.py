@@ -143,4 +143,6 @@ def _make_tokenizer(places: Locations, *, force: bool) -> None:
         for document in read_corpus(places.corpus):
             yield document.text
 
-    train_tokenizer(texts, places.tokenizer_folder, places.tokenizer, parents=parents, force=force)
+    train_tokenizer(
+        texts, places.tokenizer_folder, places.tokenizer, parents=parents, force=force, corpus=places.corpus
+    )

@@ -5,6 +5,8 @@ fills rows to about 98 % for examples that are short beside a row. The rows of a
 mixture's.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 _BLOCK = 4096
@@ -57,6 +59,7 @@ class RowStream:
         seq_len: tokens in a window.
         seed: of the packing.
         most: examples in a row at most; null is no limit.
+        ids: of the examples, so that a batch can be traced back; none where nobody will ask.
 
     Attributes:
         efficiency: share of the windows' places that hold tokens.
@@ -69,8 +72,9 @@ class RowStream:
         seed: int,
         *,
         most: int | None = None,
+        ids: Sequence[str] = (),
     ) -> None:
-        self.examples, self.seq_len = examples, seq_len
+        self.examples, self.seq_len, self.ids = examples, seq_len, ids
         lengths = np.array([sum(len(tokens) for tokens, _ in documents) for documents in examples], dtype=np.int64)
         self.rows = pack_rows(lengths, seq_len, seed, most=most) if len(examples) else []
         self.n_whole = len(self.rows)

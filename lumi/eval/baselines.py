@@ -25,6 +25,7 @@ from lumi.eval.codec import Codec
 from lumi.eval.ngram import NGram
 from lumi.eval.windows import PackedSplit
 from lumi.manifest import fingerprint, write_atomic
+from lumi.provenance import made_by
 
 METHOD_VERSION = 1
 """Raised whenever the figures of equal data change, so that cached ones are not used."""
@@ -114,7 +115,10 @@ def packed_baselines(
     complete = sum(len(part.tokens) for part in limits) == train.n_tokens + val.n_tokens
     result = dataclasses.replace(compute_baselines(*limits, tokenizer, order=order), complete=complete)
     if cache is not None:
-        write_atomic(cache, json.dumps({"fingerprint": key} | dataclasses.asdict(result), indent=2) + "\n")
+        parents = {"packed": train.manifest.fingerprint}
+        origin = {"made_from": parents, "settings": settings, "made_by": made_by()}
+        fields = {"fingerprint": key, "origin": origin, **dataclasses.asdict(result)}
+        write_atomic(cache, json.dumps(fields, indent=2) + "\n")
     return result
 
 
@@ -191,6 +195,7 @@ def _read_cache(path: Path | None, key: str) -> Baselines | None:
     try:
         fields: dict[str, Any] = json.loads(path.read_bytes())
         same = fields.pop("fingerprint") == key
+        fields.pop("origin", None)  # for people and for why=…
         return Baselines(**fields) if same else None
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

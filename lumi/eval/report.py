@@ -1,5 +1,6 @@
 """What a person reads after an evaluation: report.md with the loss curve, and the comparison of several models."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,13 +9,15 @@ from typing import Any
 from lumi.errors import DataError
 from lumi.eval import answers, plots
 from lumi.eval.choice import TASKS_WORDS, tasks_table
-from lumi.eval.results import Results, reference_levels, write_results
+from lumi.eval.results import Results, reference_levels, results_text, write_results
 from lumi.eval.smoke import smoke_table
 from lumi.eval.table import markdown_table, number, percent
-from lumi.manifest import write_atomic
+from lumi.manifest import sha256_bytes, write_atomic
+from lumi.provenance import made_by
 
 REPORT, LOSS_PLOT = "report.md", "loss.png"
 COMPARISON, COMPARISON_PLOT, ANSWERS_PLOT = "comparison.md", "comparison.png", "answers.png"
+COMPARED = "comparison.json"
 
 _SAMPLES_SHOWN = 2  # of each category; results.json has all
 _WORDS = (
@@ -114,7 +117,7 @@ def texts_table(results: Mapping[str, Any]) -> str:
 
 
 def write_comparison(folder: Path, results: Sequence[Mapping[str, Any]]) -> str:
-    """Write comparison.md with its pictures from several results.json, and return its tables.
+    """Write comparison.md with its pictures, and what it was made from, from several results.json, and return its tables.
 
     Raises:
         DataError: there is none, or two models have the same name.
@@ -147,8 +150,19 @@ def write_comparison(folder: Path, results: Sequence[Mapping[str, Any]]) -> str:
     if sources:
         write_atomic(folder / COMPARISON_PLOT, plots.plot_comparison(scores, levels))
         text += f"\n![Bits per byte by model and source]({COMPARISON_PLOT})\n"
+    write_atomic(folder / COMPARED, _origin(names, results))
     write_atomic(folder / COMPARISON, text + second)
     return f"{first}{table}\n{second.partition('![')[0]}".strip()
+
+
+def _origin(names: Sequence[str], results: Sequence[Mapping[str, Any]]) -> str:
+    """comparison.json: which results the tables show, by the hash of their results.json, and what those were made from."""
+    made_from = {
+        name: {"results_sha256": sha256_bytes(results_text(result).encode()), **result.get("made_from", {})}
+        for name, result in zip(names, results, strict=True)
+    }
+    found = {"schema_version": 1, "made_from": made_from, "settings": {"models": list(names)}, "made_by": made_by()}
+    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
 
 
 def _compare_answers(folder: Path, names: Sequence[str], results: Sequence[Mapping[str, Any]]) -> tuple[str, str]:

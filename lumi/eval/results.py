@@ -3,6 +3,9 @@
 report.md, the pictures and comparisons are made from it, so they can be made again without the model. Layout::
 
     schema_version, lumi_version
+    made_from   what was read, by hash: checkpoint, packed, chat, preference, files; with where it lay
+    settings    of the evaluation, resolved
+    made_by     code and package versions, threads, device
     model       facts: name, parameters, training tokens, hashes … whatever the caller gives, in order
     commands    what to type to get this model and this report
     sources     source → score (sums and figures of `Perplexity`), exact_bits_per_byte | null, baselines | null
@@ -29,7 +32,8 @@ from lumi.eval.chat import ChatReport
 from lumi.eval.perplexity import Perplexity
 from lumi.eval.preference import PreferenceReport
 from lumi.eval.smoke import SmokeReport
-from lumi.manifest import write_atomic
+from lumi.manifest import sha256_file, write_atomic
+from lumi.provenance import made_by
 
 RESULTS = "results.json"
 SCHEMA_VERSION = 3
@@ -64,6 +68,9 @@ class Results:
     """Everything that was measured on one model; see the module for the layout in JSON."""
 
     model: Mapping[str, Any]
+    made_from: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    device: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     commands: Sequence[str] = ()
     sources: Mapping[str, SourceResult] = dataclasses.field(default_factory=dict)
     mixture: Mapping[str, float] | None = None
@@ -80,6 +87,9 @@ class Results:
             {
                 "schema_version": SCHEMA_VERSION,
                 "lumi_version": __version__,
+                "made_from": dict(self.made_from),
+                "settings": dict(self.settings),
+                "made_by": {**made_by(), **self.device},
                 "model": dict(self.model),
                 "commands": list(self.commands),
                 "sources": {name: _with_figures(part) for name, part in self.sources.items()},
@@ -97,8 +107,19 @@ class Results:
 def write_results(folder: Path, results: Results) -> dict[str, Any]:
     """Write results.json and return what it holds."""
     found = results.as_dict()
-    write_atomic(folder / RESULTS, json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomic(folder / RESULTS, results_text(found))
     return found
+
+
+def results_text(found: Mapping[str, Any]) -> str:
+    """The bytes of a results.json."""
+    return json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def run_hashes(run: Path) -> dict[str, str]:
+    """Path within a run's folder → SHA-256 of what reports over several runs are made from, as far as it is there."""
+    names = ("run.json", "metrics.csv", f"eval/{RESULTS}")
+    return {name: sha256_file(run / name) for name in names if (run / name).is_file()}
 
 
 def read_results(path: Path) -> dict[str, Any]:

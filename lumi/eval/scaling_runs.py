@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from lumi.errors import CheckpointError, ConfigError, DataError
+from lumi.eval.results import run_hashes
 from lumi.eval.scaling import Law, Parabola, Point, Target, bootstrap, exponents, fit_law, interval, parabolas
 from lumi.eval.table import markdown_table, number, percent
 from lumi.manifest import write_atomic
+from lumi.provenance import made_by
 
 log = logging.getLogger(__name__)
 
@@ -128,8 +130,12 @@ def read_law(path: Path) -> Fitted:
         ) from None
 
 
-def write_scaling(folder: Path, fitted: Fitted, targets: Sequence[Target]) -> str:
-    """Write law.json, scaling.md and scaling.png; returns what scaling.md says."""
+def write_scaling(folder: Path, fitted: Fitted, targets: Sequence[Target], runs: Sequence[Path] = ()) -> str:
+    """Write law.json, scaling.md and scaling.png; returns what scaling.md says.
+
+    Args:
+        runs: folders that the law was fitted to and that were held out; law.json names their hashes.
+    """
     curves = parabolas(fitted.points)
     rows = [_predicted(fitted, target) for target in targets]
     facts = {
@@ -141,6 +147,9 @@ def write_scaling(folder: Path, fitted: Fitted, targets: Sequence[Target]) -> st
         "exponents": exponents(curves),
         "predictions": rows,
         "resamples": [dataclasses.asdict(law) for law in fitted.resamples],
+        "made_from": {str(run): run_hashes(run) for run in runs},
+        "settings": {"seq_len": fitted.seq_len, "predict": [target.name for target in targets]},
+        "made_by": made_by(),
     }
     text = _render(fitted, curves, rows)
     folder.mkdir(parents=True, exist_ok=True)

@@ -138,5 +138,7 @@ def finish(source: Source, work: Path, *, name: str, card: str, extra: dict[str,
         name=name,
         fingerprint=fingerprint({"format": extra["format"], "dtype": extra["dtype"], "checkpoint": hashes}),
         parents={"tokenizer": source.tokenizer.sha256, **hashes},
+        settings={"format": extra["format"], "dtype": extra["dtype"]},
         info={"format": extra["format"], "dtype": extra["dtype"], "step": source.facts.get("step")},
+        places={"checkpoint": source.checkpoint},
     )

@@ -6,7 +6,7 @@ import functools
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from lumi.errors import LumiError
 from lumi.generate import Request as Prompt
+from lumi.provenance import made_by
 from lumi.serve import protocol
 from lumi.serve.answers import Answers
 from lumi.serve.errors import ApiError, from_validation
@@ -157,6 +158,8 @@ class Service:
             "chosen": pair.chosen,
             "rejected": pair.rejected,
             **pair.model_dump(include={"models", "seed", "sampling"}, exclude_none=True),
+            "made_from": self._weights(pair.models),
+            "made_by": made_by(),
         }
         with self._file:
             self.preferences.parent.mkdir(parents=True, exist_ok=True)
@@ -164,6 +167,11 @@ class Service:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
             with self.preferences.open("rb") as file:
                 return sum(1 for _ in file)
+
+    def _weights(self, models: Mapping[Any, str] | None) -> dict[str, str]:
+        """chosen, rejected → fingerprint of the weights that wrote that answer, of the models that are served here."""
+        written = {side: self.models[name] for side, name in (models or {}).items() if name in self.models}
+        return {side: model.fingerprint for side, model in written.items()}
 
 
 def create_app(service: Service) -> FastAPI:

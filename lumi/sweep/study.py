@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from lumi.errors import ConfigError, DataError, LumiError
 from lumi.manifest import fingerprint, write_atomic
+from lumi.provenance import made_by
 from lumi.sweep.space import Space
 
 State = Literal["waiting", "running", "finished", "failed", "pruned", "stopped"]
@@ -135,6 +136,7 @@ class Study:
             "created": self.created,
             "sweep": {"kind": self.kind, "overrides": self.overrides},
             "jobs": [dataclasses.asdict(job) for job in self.jobs],
+            "made_by": made_by(),
         }
         write_atomic(self.file, json.dumps(state, indent=2, ensure_ascii=False) + "\n")
 

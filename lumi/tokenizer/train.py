@@ -56,7 +56,13 @@ _TOO_SMALL = re.compile(r"Vocabulary size is smaller than required_chars\. \d+ v
 
 
 def train_tokenizer(
-    texts: Texts, folder: Path, config: TokenizerConfig, *, parents: dict[str, str], force: bool = False
+    texts: Texts,
+    folder: Path,
+    config: TokenizerConfig,
+    *,
+    parents: dict[str, str],
+    force: bool = False,
+    corpus: Path | None = None,
 ) -> Manifest:
     """Train a tokenizer into ``folder``, unless it is there already.
 
@@ -66,6 +72,7 @@ def train_tokenizer(
         config: settings.
         parents: what the texts are, a content hash for each corpus.
         force: train again even if the folder holds a tokenizer. What was packed with that one no longer fits then.
+        corpus: folder that the texts come from, for whoever looks for it later.
 
     Raises:
         ConfigError: the vocabulary is too large or too small for the text; the message names one that fits.
@@ -84,7 +91,9 @@ def train_tokenizer(
         survey = _survey(texts, config.seed)
         sentences = list(_sentences(texts, survey, config))
         model = _fit(sentences, config)
-        manifest = _write(folder, model, config, parents, survey, sum(len(utf8(sentence)) for sentence in sentences))
+        train_bytes = sum(len(utf8(sentence)) for sentence in sentences)
+        places = dict.fromkeys(parents, corpus) if corpus else {}
+        manifest = _write(folder, model, config, parents, survey, train_bytes, places)
     log.info(
         "tokenizer %s: %s pieces, %.3f bytes a token, in %.1f s: %s",
         config.name,
@@ -216,7 +225,13 @@ def _elapsed(what: str) -> Iterator[None]:
 
 
 def _write(
-    folder: Path, model: bytes, config: TokenizerConfig, parents: dict[str, str], survey: _Survey, train_bytes: int
+    folder: Path,
+    model: bytes,
+    config: TokenizerConfig,
+    parents: dict[str, str],
+    survey: _Survey,
+    train_bytes: int,
+    places: dict[str, Path],
 ) -> Manifest:
     tokenizer = Tokenizer.from_bytes(model)
     info = {
@@ -239,4 +254,5 @@ def _write(
             parents=parents,
             settings=config.settings(),
             info=info,
+            places=places,
         )

@@ -16,6 +16,7 @@ from lumi.corpus.document import Source
 from lumi.corpus.engine.blocks import COMPRESSIONS, BlockId, read_array, read_documents, read_json
 from lumi.corpus.engine.card import data_card
 from lumi.corpus.engine.picture import draw_lengths
+from lumi.corpus.places import places_of
 from lumi.errors import DataError
 from lumi.manifest import Manifest, write_manifest
 
@@ -64,7 +65,13 @@ def finish(
     reports = [report for step in corpus.active_steps if (report := step.report(notes))] or [_NOT_COMPARED]
     (target / "DATA_CARD.md").write_text(data_card(info, settings, excerpts, reports, PICTURE), encoding="utf-8")
     return write_manifest(
-        target, kind="corpus", name=corpus.name, fingerprint=fingerprint, settings=settings, info=info
+        target,
+        kind="corpus",
+        name=corpus.name,
+        fingerprint=fingerprint,
+        settings=settings,
+        info=info,
+        places=places_of(corpus.present),
     )
 
 

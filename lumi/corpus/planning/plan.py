@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lumi.corpus.planning.extrapolate import Estimate, total
+from lumi.provenance import made_by
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,6 +128,7 @@ class Plan:
         fields = dataclasses.asdict(self)
         for plan, source in zip(fields["sources"], self.sources, strict=True):
             plan |= {"is_exact": source.is_exact, "enough": source.enough}
+        fields["made_by"] = made_by()
         return json.dumps(_rounded(fields), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -3,6 +3,8 @@
 Layout::
 
 schema_version, lumi_version
+made_from       run → SHA-256 of the files that its figures were read from
+settings, made_by   of this report
 study           name, folder, created, kind, sweep
 metric          name, higher_is_better
 factors         name, keys, levels
@@ -21,8 +23,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lumi import __version__
+from lumi.eval.results import run_hashes
 from lumi.eval.study.analysis import Analysis, Comparison, Configuration
 from lumi.eval.study.reading import Run
+from lumi.provenance import made_by
 
 SCHEMA_VERSION = 1
 
@@ -35,6 +39,9 @@ def as_record(analysis: Analysis) -> dict[str, Any]:
         {
             "schema_version": SCHEMA_VERSION,
             "lumi_version": __version__,
+            "made_from": {str(run.folder): run_hashes(run.folder) for run in study.runs},
+            "settings": {"metric": analysis.metric, "baseline": analysis.baseline},
+            "made_by": made_by(),
             "study": {
                 "name": study.name,
                 "folder": study.folder,
