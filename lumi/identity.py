@@ -16,16 +16,28 @@ Settings = dict[str, Any]
 _GROUPS = ("stage", "budget", "arch", "trainer", "data")
 _FREE = (
     "name", "resume", "paths", "callbacks", "logger", "source", "corpus", "task", "executor", "plan", "law", "study", "slots",
-    "sweep",
+    "sweep", "resume_allow", "doctor",
 )  # fmt: skip
 """Keys that may differ when a run is continued: none of them changes a number, or it does so as a part of ``data``."""
+
+_OF_THE_MACHINE: dict[str, dict[str, Any]] = {
+    "trainer": {"threads": None},
+    "data": {"num_workers": 0, "full_check": True},
+    "arch": {"checkpoint_activations": False},
+}
+"""The same for single keys of a group, and what stands for all their values: at most last bits depend on them."""
+
+FIXED = ("arch", "tokenizer", "pack", "template", "stage._target_", "data._target_")
+"""What no ``resume_allow`` can change within a run: the weights would not fit, or would have been trained on other tokens."""
 
 
 def run_folder(settings: Settings) -> Path:
     """``runs/<name>``; without a name, one that equal settings share, so that the same command continues the same run."""
     stage = settings["stage"]["_target_"].rpartition(".")[2].lower()
-    name = settings["name"] or f"{stage}-{settings['corpus']['name']}-{fingerprint(decisive(settings))[:8]}"
-    return Path(settings["paths"]["runs"]) / name
+    name = settings["name"]
+    if name in (None, ""):
+        name = f"{stage}-{settings['corpus']['name']}-{fingerprint(decisive(settings))[:8]}"
+    return Path(settings["paths"]["runs"]) / str(name)  # name=7 is a number to Hydra
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -47,11 +59,16 @@ def read_state(folder: Path) -> dict[str, Any]:
 def decisive(settings: Settings) -> Settings:
     """The settings that decide the numbers of a run.
 
-    Lengths that came later and are null are left out, or no run from before them would be found again.
+    Those that came later and are null are left out, or no run from before them would be found again.
     """
     kept = without_layout({key: value for key, value in settings.items() if key not in _FREE})
-    unused = [key for key in ("flops", "hours") if kept["budget"].get(key) is None]
-    return {**kept, "budget": {key: value for key, value in kept["budget"].items() if key not in unused}}
+    for group, keys in _OF_THE_MACHINE.items():
+        if isinstance(kept.get(group), dict):
+            kept[group] = {key: keys.get(key, value) for key, value in kept[group].items()}
+    for group, keys in {"budget": ("flops", "hours"), "trainer": ("max_skipped_steps",)}.items():
+        unused = [key for key in keys if kept[group].get(key) is None]
+        kept[group] = {key: value for key, value in kept[group].items() if key not in unused}
+    return kept
 
 
 def is_finished(settings: Settings, folder: Path) -> bool:

@@ -177,3 +177,12 @@ def largest(value: int) -> int:
     found = torch.tensor(value)
     dist.all_reduce(found, op=dist.ReduceOp.MAX)
     return int(found)
+
+
+def gathered(text: str) -> list[str]:
+    """Every rank's text, in their order; every rank must ask."""
+    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        return [text]
+    texts: list[Any] = [""] * dist.get_world_size()
+    dist.all_gather_object(texts, text)  # pickle, but between processes of this run only
+    return texts

@@ -1,12 +1,14 @@
 """Which run a command means, and where it continues: the rules of ``resume=auto | never | PATH``.
 
-A run keeps its settings. What decides its numbers may not change under it; what does not (see `lumi.identity`) may.
+A run keeps its settings. What decides its numbers may not change under it, unless ``resume_allow`` names it; what does not (see
+`lumi.identity`) may. Whatever changed is written to ``changes.jsonl`` in the run's folder, with the step.
 """
 
 import importlib.metadata
 import json
 import logging
 import platform
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,11 @@ import numpy as np
 import torch
 
 import lumi
-from lumi.callbacks import list_checkpoints, newest_checkpoint
+from lumi.callbacks import list_checkpoints, newest_checkpoint, set_aside
 from lumi.config import differences
 from lumi.errors import CheckpointError, ConfigError, DataError
 from lumi.identity import decisive, read_state
+from lumi.layout import warn_of_layout
 from lumi.manifest import verify
 
 log = logging.getLogger(__name__)
@@ -37,12 +40,13 @@ def starting_point(settings: Settings, folder: Path) -> Path | str | None:
             f"{folder} exists", "resume=never does not continue a run", "name=… starts another, or remove it"
         )
     state = read_state(folder)
-    changed = differences(decisive(state["settings"]), decisive(settings))
+    changed = refused(decisive(state["settings"]), decisive(settings), settings)
     if changed:
+        keys = ",".join(line.partition(":")[0] for line in changed)
         raise ConfigError(
             f"{folder} was begun with other settings ({'; '.join(changed)})",
             "a run keeps its settings",
-            "name=… starts another run",
+            f"name=… starts another run, resume_allow=[{keys}] goes on with them",
         )
     if state["status"] == "finished":
         return "finished"
@@ -58,14 +62,45 @@ def _given_checkpoint(path: Path, settings: Settings, folder: Path) -> Path:
         raise CheckpointError(f"resume={path}", "is not a checkpoint or a run", "give auto, never, or a folder")
     step = verify(found, kind="checkpoint").info["step"]
     before = json.loads((found / "run.json").read_bytes())["settings"]
-    changed = differences({**decisive(before), "budget": None}, {**decisive(settings), "budget": None})
+    changed = refused({**decisive(before), "budget": None}, {**decisive(settings), "budget": None}, settings)
     if changed:
         raise ConfigError(f"{found} was made with other settings ({'; '.join(changed)})", "a run keeps its settings")
     for later, newer in list_checkpoints(folder / "checkpoints"):
         if later > step:  # else `auto` would go on from it the next time
-            log.warning("set aside, because the run goes back to step %d: %s", step, newer)
-            newer.rename(newer.with_name(f"{newer.name}.superseded"))
+            log.warning("set aside, because the run goes back to step %d: %s", step, set_aside(newer, "superseded"))
     return found
+
+
+def refused(before: Settings, after: Settings, settings: Settings) -> list[str]:
+    """``key: old -> new`` for what differs and is not in ``resume_allow``."""
+    allowed = tuple(settings.get("resume_allow") or ())
+
+    def is_allowed(line: str) -> bool:
+        key = line.partition(":")[0]
+        return any(key == name or key.startswith(f"{name}.") for name in allowed)
+
+    return [line for line in differences(before, after) if not is_allowed(line)]
+
+
+def note_changes(folder: Path, checkpoint: Path, settings: Settings) -> None:
+    """Write what is set otherwise than when the checkpoint was made, and say it where it decides a number."""
+    before = json.loads((checkpoint / "run.json").read_bytes())
+    warn_of_layout(before["settings"], settings)
+    changed = differences(decisive(before["settings"]), decisive(settings))
+    if changed:
+        log.warning("from here on with other settings, as resume_allow or the path says: %s", "; ".join(changed))
+    free = ("resume", "resume_allow", "plan", "law")
+    old, new = ({k: v for k, v in one.items() if k not in free} for one in (before["settings"], settings))
+    facts = [*differences(old, new), *differences(before["versions"], versions(), "versions")]
+    if facts:
+        entry = {
+            "step": before["step"],
+            "from": str(checkpoint),
+            "at": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "changed": facts,
+        }
+        with (folder / "changes.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
 
 def check_same_data(checkpoint: Path, fingerprints: dict[str, str], *, compiled: bool) -> None:
@@ -99,4 +134,5 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "pytorch-lightning": importlib.metadata.version("pytorch-lightning"),
         "numpy": np.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }

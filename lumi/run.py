@@ -26,9 +26,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from lumi.arch import Decoder, DecoderConfig
 from lumi.callbacks import FolderCheckpointIO, MetricsCsv, RunCard, RunFacts, State, Tracker, best_checkpoint, made_from
 from lumi.callbacks.progress import peak_memory_bytes
+from lumi.callbacks.stopping import StopRequest
 from lumi.config import build, find_class, resolve
-from lumi.data import Beginning, Curriculum, MixedWindows, PreferenceData, RunLength
+from lumi.data import Curriculum, MixedWindows, PreferenceData, RunLength
+from lumi.doctor import Subject, ask_quickly, say_all
 from lumi.errors import ConfigError, DataError, Interrupted
+from lumi.failures import explained, micro_batch
 from lumi.identity import decisive, read_state, run_folder
 from lumi.initial import (
     check_template,
@@ -37,11 +40,11 @@ from lumi.initial import (
     initial_model,
     initial_moved,
     run_time_config,
+    taken_over,
 )
 from lumi.launch import launch
-from lumi.layout import warn_of_layout
 from lumi.lock import folder_lock
-from lumi.manifest import MANIFEST, fingerprint, lineage, read_manifest, write_atomic
+from lumi.manifest import MANIFEST, fingerprint, read_manifest, write_atomic
 from lumi.optim import Recipe
 from lumi.parallel import lightning_strategy
 from lumi.plan import Budget
@@ -50,7 +53,7 @@ from lumi.profile import Work, gather
 from lumi.provenance import made_by
 from lumi.ranks import Ranks, joined, starts_alone
 from lumi.reference import attach_reference
-from lumi.resume import check_same_data, starting_point, versions
+from lumi.resume import check_same_data, note_changes, starting_point, versions
 from lumi.settings import Settings, check, data_arguments
 from lumi.stage.base import Sources, Stage
 from lumi.tokenizer import Tokenizer
@@ -72,8 +75,9 @@ def train(cfg: DictConfig) -> dict[str, float]:
     settings = resolve(cfg)
     check(settings)
     setup: TrainerConfig = build(settings["trainer"], "trainer")
-    if settings["plan"]:
-        _Run(settings, run_folder(settings), None, Ranks()).measure()
+    if settings["plan"] or settings["doctor"] is True:
+        tried = _Run(settings, run_folder(settings), None, Ranks())
+        tried.measure() if settings["plan"] else say_all(tried.subject())
         return {}
     if starts_alone(setup.world_size, setup.num_nodes):
         launch(settings, setup.world_size)
@@ -98,13 +102,6 @@ def train_rank(settings: Settings) -> dict[str, float]:
         return _Run(settings, folder, start, ranks).execute()
 
 
-def _beginning(trained: Trained) -> Beginning:
-    """What the data take over from the model, with the text that it, or the first of its ancestors, was pretrained on."""
-    facts = next((facts for facts in lineage(trained.facts) if "packed" in facts), {"packed": {}, "weights": {}})
-    packed = {name: Path(folder) for name, folder in facts["packed"].items()}
-    return Beginning(tokenizer=trained.tokenizer, packed=packed, weights=facts["weights"])
-
-
 class _Run:
     """One run between its folder's lock and its last row of metrics; `execute` reads from top to bottom."""
 
@@ -115,11 +112,21 @@ class _Run:
         self.trainer_config: TrainerConfig = build(settings["trainer"], "trainer")
         self.budget: Budget = build(settings["budget"], "budget")
         self.initial: dict[str, Any] = {}
+        self.stop = StopRequest()
 
     def measure(self) -> None:
         """Say what the run would take, and train nothing; no folder of a run is made."""
         config, _, stage = self._prepare()
         say_plan(self._work(stage), self.data, self.curriculum, config, self.budget, self.settings["law"])
+
+    def subject(self) -> Subject:
+        """What the doctor examines: the run as it is before its first step; no folder of a run is made."""
+        _, initial, stage = self._prepare()
+        return self._subject(stage, initial)
+
+    def _subject(self, stage: Stage, initial: Trained | None) -> Subject:
+        setup = self.trainer_config
+        return Subject(stage=stage, data=self.data, setup=setup, initial=initial, compiled=self.compiles)
 
     def _prepare(self) -> tuple[DecoderConfig, Trained | None, Stage]:
         """Data, model and stage; the length of the run."""
@@ -147,15 +154,19 @@ class _Run:
     def execute(self) -> dict[str, float]:
         """Prepare, build, fit."""
         _, initial, stage = self._prepare()
-        self.plan = plan_of(self._work(stage), self.data, self.curriculum, self.budget)
+        with explained(micro_batch(self.data, self.trainer_config, self.decoder.config)):
+            self.plan = plan_of(self._work(stage), self.data, self.curriculum, self.budget)
         if self.start:
             check_same_data(self.start, self.data.fingerprints(), compiled=self.compiles)
-            warn_of_layout(json.loads((self.start / "run.json").read_bytes())["settings"], self.settings)
+            if self.ranks.is_first:
+                note_changes(self.folder, self.start, self.settings)
         self._announce()
-        self._save_state("running", {})
-        trainer = self._trainer(self.decoder.config, stage)
         if stage.needs_reference:
             self._attach_reference(initial)
+        if self.start is None and self.settings["doctor"] == "quick":
+            self.ranks.first_does(lambda: ask_quickly(self._subject(stage, initial)))
+        self._save_state("running", {})
+        trainer = self._trainer(self.decoder.config, stage)
         before = peak_memory_bytes()
         self._fit(trainer, stage)
         if stage.lora is not None and stage.lora.merge and self.ranks.is_first:
@@ -171,7 +182,8 @@ class _Run:
         """Train to the last step, which has its validation too; close the loggers however it ends."""
         state: State = "failed"
         try:
-            with logging_redirect_tqdm([logging.getLogger()]):
+            held = micro_batch(self.data, self.trainer_config, self.decoder.config, self.plan)
+            with logging_redirect_tqdm([logging.getLogger()]), self.stop.listening(), explained(held):
                 trainer.fit(stage, datamodule=self.data, ckpt_path=str(self.start) if self.start else None)
                 if self.total_steps % self.val_every_steps and not trainer.should_stop:
                     trainer.validate(stage, datamodule=self.data, verbose=False)
@@ -209,7 +221,7 @@ class _Run:
             raise DataError(
                 f"{before['path']}", "has other weights than when this run began", "name=… starts another run"
             )
-        self.data.beginning = _beginning(trained)
+        self.data.beginning = taken_over(trained)
         if stage_class.follows is not None:
             check_template(getattr(self.data, "template", None), trained)
         elif expected is not None:
@@ -227,9 +239,7 @@ class _Run:
         device = self.trainer_config.device()
         assert isinstance(self.data, PreferenceData), "a stage with a reference reads preference data"
         precision = self.trainer_config.resolved_precision()
-        attach = functools.partial(
-            attach_reference, self.data, initial.decoder.to(device), self.initial, precision
-        )
+        attach = functools.partial(attach_reference, self.data, initial.decoder.to(device), self.initial, precision)
         self.ranks.first_does(attach)
         if not self.ranks.is_first:
             attach()  # reads what the first rank has computed
@@ -291,6 +301,7 @@ class _Run:
             total_steps=self.total_steps,
             accumulate=self.trainer_config.accumulate,
             seed=self.settings["seed"],
+            max_skipped_steps=self.trainer_config.max_skipped_steps,
         )
 
     def _trainer(self, config: DecoderConfig, stage: Stage) -> pl.Trainer:
@@ -321,6 +332,7 @@ class _Run:
             "run_folder": self.folder,
             "total_steps": self.total_steps,
             "val_every_steps": self.val_every_steps,
+            "stop": self.stop,
             "tokens": curriculum.tokens,
             "taken": lambda step: mixture.taken(curriculum.samples(step)).tolist(),
             "epoch_tokens": data.n_tokens,

@@ -7,6 +7,7 @@ from typing import Any
 
 from lumi.config import build, check_keys, collect, violations
 from lumi.errors import ConfigError, join_violations
+from lumi.identity import FIXED
 from lumi.secret import check_no_secrets
 
 Settings = dict[str, Any]
@@ -14,15 +15,15 @@ Settings = dict[str, Any]
 ROOT_KEYS = (
     "name", "seed", "resume", "budget", "paths", "source", "pack", "tokenizer", "arch", "data", "optim", "trainer",
     "callbacks", "logger", "stage", "template", "init_from", "corpus", "task", "executor",
-    "plan", "law", "sweep", "study", "slots",
+    "plan", "law", "sweep", "study", "slots", "resume_allow", "doctor",
 )  # fmt: skip
 """Everything that ``conf/train.yaml`` may hold."""
 
 
-STAGE_OFFERED = ("decoder", "recipe", "sources", "total_steps", "accumulate", "seed")
+STAGE_OFFERED = ("decoder", "recipe", "sources", "total_steps", "accumulate", "seed", "max_skipped_steps")
 LOGGERS_OFFERED = ("run_folder", "card")
 CALLBACKS_OFFERED = (
-    "run_folder", "total_steps", "val_every_steps", "tokens", "taken", "epoch_tokens", "flops_per_token", "peak_flops",
+    "run_folder", "total_steps", "val_every_steps", "stop", "tokens", "taken", "epoch_tokens", "flops_per_token", "peak_flops",
     "sources", "tokenizer", "template", "decoder",
 )  # fmt: skip
 """What a run offers to the constructors of its parts: see `lumi.run`."""
@@ -46,6 +47,8 @@ def check(settings: Settings) -> None:
         lambda: _check_sharding(settings),
         lambda: _check_seed(settings["seed"]),
         lambda: _check_plan(settings["plan"], settings["law"]),
+        lambda: _check_doctor(settings["doctor"]),
+        lambda: _check_allowed(settings.get("resume_allow")),
         lambda: check_no_secrets(settings, os.environ),
         lambda: _check_nodes({"stage": settings["stage"]}, "", STAGE_OFFERED),
         *(lambda key=key: build(settings["stage"].get(key), f"stage.{key}") for key in ("lora", "objective")),
@@ -77,6 +80,22 @@ def _check_plan(plan: Any, law: Any) -> None:
         raise ConfigError(f"plan={plan}", "must be true or false")
     if law is not None and not isinstance(law, str):
         raise ConfigError(f"law={law}", "must be the path of a law.json, or null")
+
+
+def _check_doctor(doctor: Any) -> None:
+    if not isinstance(doctor, bool) and doctor not in ("quick", "off"):  # in a YAML file off is false
+        raise ConfigError(f"doctor={doctor}", "must be quick, true (all checks, and no training) or off")
+
+
+def _check_allowed(keys: Any) -> None:
+    if keys is not None and (not isinstance(keys, list) or not all(isinstance(key, str) for key in keys)):
+        raise ConfigError(f"resume_allow={keys}", "must be a list of keys, such as [optim.lr]")
+    for key in keys or ():
+        fixed = [name for name in FIXED if f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}.")]
+        if fixed:
+            raise ConfigError(
+                f"resume_allow=[{key}]", f"{fixed[0]} cannot change within a run", "name=… starts another"
+            )
 
 
 def data_arguments(settings: Settings) -> dict[str, Any]:

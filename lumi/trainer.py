@@ -38,6 +38,8 @@ class TrainerConfig:
             the minute that it may take: up to a tenth less time a step on a CPU; not measured on a GPU.
         threads: of the CPU; null leaves it to PyTorch. Results are equal bit for bit only with an equal number.
         deterministic: refuse kernels whose result depends on timing (a GPU has some).
+        max_skipped_steps: so many steps whose loss or gradient is not finite are left out, counted and said; null ends the run
+            at the first one.
     """
 
     accelerator: str = "auto"
@@ -50,10 +52,11 @@ class TrainerConfig:
     compile: bool | Literal["auto"] = "auto"
     threads: int | None = None
     deterministic: bool = False
+    max_skipped_steps: int | None = None
 
     def __post_init__(self) -> None:
         """Raises ConfigError when a count is below 1."""
-        for key in ("devices", "num_nodes", "accumulate", "val_every_steps", "threads"):
+        for key in ("devices", "num_nodes", "accumulate", "val_every_steps", "threads", "max_skipped_steps"):
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise ConfigError(f"trainer.{key}={value}", "must be at least 1")

@@ -14,16 +14,14 @@ directory and can replace a good checkpoint by half a one.
 """
 
 import dataclasses
+import itertools
 import json
 import logging
 import math
 import re
 import shutil
-import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -32,21 +30,19 @@ from pytorch_lightning.plugins.io import CheckpointIO
 
 from lumi.arch.config import DecoderConfig
 from lumi.arch.lora import Lora, join_state, load_adapter, save_adapter, split_state
-from lumi.arch.weights import load_state, read_config, save_weights
-from lumi.errors import CheckpointError, ConfigError, DataError, Interrupted
+from lumi.arch.weights import CONFIG, WEIGHTS, load_state, read_config, save_weights
+from lumi.callbacks.stopping import StopRequest
+from lumi.callbacks.training_state import read_training_state
+from lumi.errors import CheckpointError, ConfigError, DataError, ResourceError
 from lumi.manifest import atomic_folder, fingerprint, verify, write_atomic, write_manifest
 from lumi.ranks import largest
+from lumi.strangers import read_object
 
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"step_(\d{8,})\.ckpt")
 BEST = "best.json"
 _PREFIX = "decoder."
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-_EXIT_AS = {signal.SIGUSR1: signal.SIGTERM}
-"""A cluster announces preemption with either of them: one exit code says that the job is to be queued again."""
-_SAME_REQUEST_SECONDS = 1.0
-"""A cluster signals every process of a job, and the launcher passes on what it got: that is one request."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,7 +105,7 @@ class FolderCheckpointIO(CheckpointIO):
     ) -> dict[str, Any]:
         """Verify every hash, then read; plain types and tensors only, whatever the caller asks for."""
         folder = Path(path)
-        verify(folder, kind="checkpoint")
+        verify(folder, kind="checkpoint", needs=(CONFIG, WEIGHTS, "training.pt"))
         config = read_config(folder)
         mine, theirs = dataclasses.asdict(self.run.decoder), dataclasses.asdict(config)
         changed = [
@@ -120,7 +116,7 @@ class FolderCheckpointIO(CheckpointIO):
             raise CheckpointError(
                 f"{folder}", f"has another architecture ({listed})", "use its architecture, or another name"
             )
-        checkpoint = torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
+        checkpoint = read_training_state(folder / "training.pt")
         state = load_state(folder, config)
         if self.run.lora is not None:
             state = join_state(state, load_adapter(folder)[0])
@@ -148,6 +144,7 @@ class Checkpoint(pl.Callback):
         run_folder: of the run; the checkpoints go to its ``checkpoints/``.
         total_steps: of the run; the last step is always saved.
         val_every_steps: optimizer steps between validations.
+        stop: what signals ask for.
         every_steps: optimizer steps between two checkpoints; null saves after every validation.
         keep_last: so many of the newest stay; null keeps all.
         keep_best: the one with the lowest val/loss stays too; ``checkpoints/best.json`` names it.
@@ -159,6 +156,7 @@ class Checkpoint(pl.Callback):
         run_folder: Path,
         total_steps: int,
         val_every_steps: int,
+        stop: StopRequest,
         every_steps: int | None = None,
         keep_last: int | None = 2,
         keep_best: bool = False,
@@ -170,19 +168,17 @@ class Checkpoint(pl.Callback):
         self.folder = run_folder / "checkpoints"
         self.every_steps, self.keep_last, self.total_steps = every_steps, keep_last, total_steps
         self.keep_best, self.val_every_steps = keep_best, val_every_steps
-        self._saved_step = -1
-        self._signal: int | None = None
-        self._signalled = 0.0
-        self._handlers: dict[int, Any] = {}
+        self.stop, self._saved_step = stop, -1
+        stop.is_heeded = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take over the signals; a step that was resumed from needs no saving again."""
         self._saved_step = trainer.global_step
-        self._listen()
+        self.stop.renew()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Also in the validation after the last step, which Lightning would break off on one rank only."""
-        self._listen()
+        self.stop.renew()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -191,40 +187,17 @@ class Checkpoint(pl.Callback):
         step = trainer.global_step
         if batch_idx % trainer.accumulate_grad_batches:
             return  # in the middle of an optimizer step there is no state to resume from
-        number = largest(self._signal or 0)
+        number = largest(self.stop.number)
         if step != self._saved_step and (step % self.every_steps == 0 or number):
             self._save(trainer)
         if number:
-            raise Interrupted(
-                f"stopped by {signal.Signals(number).name} after step {step} of {self.total_steps}",
-                "everything up to it is saved",
-                "run the same command again to continue",
-                signal_number=_EXIT_AS.get(signal.Signals(number), number),
-            )
+            self.stop.number = number
+            raise self.stop.interruption(f"after step {step} of {self.total_steps}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the last step."""
         if trainer.global_step != self._saved_step:
             self._save(trainer)
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the signals back."""
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers.clear()
-
-    def _listen(self) -> None:
-        if not self._handlers:
-            self._handlers = {number: signal.signal(number, self._remember) for number in _SIGNALS}
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if self._signal is not None:
-            if now - self._signalled < _SAME_REQUEST_SECONDS:
-                return
-            raise KeyboardInterrupt  # asked twice: stop at once, the last checkpoint is whole
-        self._signal, self._signalled = number, now
-        log.warning("%s: finishing this step, then saving", signal.Signals(number).name)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -247,7 +220,15 @@ class Checkpoint(pl.Callback):
 
     def _save(self, trainer: pl.Trainer) -> None:
         step = trainer.global_step
-        trainer.save_checkpoint(self.folder / f"step_{step:08d}.ckpt", weights_only=False)
+        path = self.folder / f"step_{step:08d}.ckpt"
+        try:
+            trainer.save_checkpoint(path, weights_only=False)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise ResourceError(
+                f"no memory left while saving {path} ({str(error)[:160] or type(error).__name__})",
+                "the checkpoint before it is whole",
+                "end what else runs here, or use a smaller data.batch_size with more trainer.accumulate",
+            ) from error
         self._saved_step = step
         if not trainer.is_global_zero:
             return
@@ -260,7 +241,7 @@ class Checkpoint(pl.Callback):
     def _note_best(self, step: int, trainer: pl.Trainer) -> int:
         """Name this checkpoint the best one if it is; returns the step of the best."""
         file = self.folder / BEST
-        best = json.loads(file.read_bytes()) if file.exists() else None
+        best = read_best(self.folder)
         loss = trainer.callback_metrics.get("val/loss")
         validated = step % self.val_every_steps == 0 or step == self.total_steps
         better = (
@@ -280,33 +261,54 @@ def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 def best_checkpoint(folder: Path) -> Path | None:
     """The checkpoint that ``keep_best`` named, or None."""
-    file = folder / BEST
+    best = read_best(folder)
+    step = best["step"] if best else None
+    return next((path for number, path in list_checkpoints(folder) if number == step), None)
+
+
+def read_best(folder: Path) -> dict[str, Any] | None:
+    """Step and val/loss of the best checkpoint in ``folder``; None where none was named.
+
+    Raises:
+        CheckpointError: the file that names it is not readable.
+    """
+    file, fix = folder / BEST, "remove it: the next checkpoint is named the best then"
     if not file.exists():
         return None
-    step = json.loads(file.read_bytes())["step"]
-    return next((path for number, path in list_checkpoints(folder) if number == step), None)
+    best = read_object(file, CheckpointError, fix=fix)
+    if not isinstance(best.get("step"), int) or not isinstance(best.get("val/loss"), int | float):
+        raise CheckpointError(f"{file}", "names no step and no loss", fix)
+    return best
 
 
 def newest_checkpoint(folder: Path, *, quarantine: bool = True) -> Path | None:
     """The newest checkpoint that is what its manifest says, or None if there never was one.
 
-    A damaged one is named in a warning and, with ``quarantine``, renamed out of the way; the one before it is used.
+    A damaged one is named in a warning and, with ``quarantine``, renamed out of the way; the one before it is used. Where none
+    is left nothing is renamed, so that the same command says the same again and begins nothing anew.
 
     Raises:
         CheckpointError: there are checkpoints, and all are damaged.
     """
-    listed = list_checkpoints(folder)
+    listed, damaged = list_checkpoints(folder), list[Path]()
     for step, path in listed:
         try:
             verify(path, kind="checkpoint")
         except DataError as error:
             log.warning("checkpoint of step %d is damaged and skipped: %s", step, error)
-            if quarantine:
-                path.rename(path.with_name(f"{path.name}.damaged"))
+            damaged.append(path)
             continue
-        if step != listed[0][0]:
+        if damaged:
             log.warning("continuing from step %d instead of %d", step, listed[0][0])
+        for other in damaged if quarantine else ():
+            log.warning("set aside: %s", set_aside(other, "damaged"))
         return path
-    if listed:
+    if listed or any(folder.glob("step_*.ckpt.damaged*")):
         raise CheckpointError(f"{folder}", "all checkpoints in it are damaged", "start again under another name")
     return None
+
+
+def set_aside(checkpoint: Path, why: str) -> Path:
+    """Rename a checkpoint so that it is none any more, and return its new name, ``….damaged`` or ``….damaged-2``."""
+    names = itertools.chain([f"{checkpoint.name}.{why}"], (f"{checkpoint.name}.{why}-{n}" for n in itertools.count(2)))
+    return checkpoint.rename(next(free for name in names if not (free := checkpoint.with_name(name)).exists()))

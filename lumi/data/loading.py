@@ -1,5 +1,6 @@
 """Batches by their number: datasets without state, for loaders with any number of workers."""
 
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast
 
@@ -14,6 +15,9 @@ from lumi.data.packed import Windows
 
 _ORDER_CHUNK = 8192
 """Samples whose place is computed at once; one by one would cost more than reading them."""
+
+WORKER_SECONDS = 60
+"""How long a run waits for a batch from a worker before it takes it as hanging."""
 
 
 class WindowSource(Protocol):
@@ -145,6 +149,12 @@ class FromStep(Sampler[int]):
 
     def __len__(self) -> int:
         return self.total
+
+
+def leave_stopping_to_the_run(_: int) -> None:
+    """In a worker: Ctrl-C reaches every process of a terminal, and the run still needs the batches of its last step."""
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _read(

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from lumi.batch import PackedBatch
 from lumi.data.curriculum import Curriculum, read_phases
-from lumi.data.loading import FromStep, TrainBatches, ValBatches
+from lumi.data.loading import WORKER_SECONDS, FromStep, TrainBatches, ValBatches, leave_stopping_to_the_run
 from lumi.data.mixture import Mixture
 from lumi.errors import ConfigError
 from lumi.tokenizer import Tokenizer
@@ -213,6 +213,8 @@ class MixedWindows(pl.LightningDataModule):
             batch_size=None,  # an item is a whole batch
             sampler=sampler,
             num_workers=self.num_workers,
+            worker_init_fn=leave_stopping_to_the_run,
+            timeout=WORKER_SECONDS if self.num_workers else 0,
             pin_memory=torch.cuda.is_available(),
             # A loader draws a seed for its workers: from a generator of its own, or it would disturb the run's.
             generator=torch.Generator().manual_seed(self.seed),

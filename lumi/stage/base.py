@@ -6,10 +6,11 @@ Three rules make the numbers right.
   4 micro-batches of 2 give the gradient of 1 of 8 even when they hold different numbers of targets.
 - Every source of randomness is reseeded from (seed, rank, micro-batch) before each micro-batch, so that a resumed run draws
   the same dropout as an undisturbed one.
-- A step whose gradient is not finite is refused before it touches the weights.
+- A step whose loss or gradient is not finite is refused before it touches the weights.
 """
 
 import dataclasses
+import logging
 import math
 import random
 from abc import abstractmethod
@@ -26,6 +27,9 @@ from lumi.arch.lora import Lora, add_adapter
 from lumi.batch import REPEATED, PackedBatch
 from lumi.errors import NumericError
 from lumi.optim import Recipe
+from lumi.ranks import gathered
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,7 @@ class Stage(pl.LightningModule):
         accumulate: micro-batches of an optimizer step.
         seed: of everything random in the run.
         lora: put an adapter on the model and train only that.
+        max_skipped_steps: so many steps whose gradient is not finite are left out of a run; null ends it at the first one.
 
     Attributes:
         follows: the stage whose model this one starts from (``init_from=auto``), or None.
@@ -79,6 +84,7 @@ class Stage(pl.LightningModule):
         accumulate: int,
         seed: int,
         lora: Lora | None = None,
+        max_skipped_steps: int | None = None,
     ) -> None:
         super().__init__()
         if lora is not None:
@@ -93,7 +99,9 @@ class Stage(pl.LightningModule):
         self._step_loss, self._step_figures = math.nan, dict[str, float]()
         self._divisor = 1
         self._val_sums = torch.zeros(0)
-        self._last_samples = torch.zeros(0, dtype=torch.int64)
+        self._read: list[tuple[Tensor, Tensor]] = []  # source and window of each micro-batch since the last step
+        self._losses: list[float] = []  # of each of them
+        self.max_skipped_steps, self.skipped_steps = max_skipped_steps, 0
 
     @abstractmethod
     def loss(self, batch: Any) -> tuple[Tensor, Tensor]:
@@ -126,7 +134,9 @@ class Stage(pl.LightningModule):
         factor = self.recipe.schedule.factor(self.global_step, self.total_steps)
         for group in self.optimizers(use_pl_optimizer=False).param_groups:  # pyright: ignore[reportAttributeAccessIssue]
             group["lr"] = group["peak_lr"] * factor
-        self._last_samples = batch["sample"][:8]  # on its device: to read it here would wait for the step before
+        self._read.append(
+            (batch["source"], batch["sample"])
+        )  # on their device: to read it here would wait for the step before
 
     def training_step(self, batch: PackedBatch, batch_idx: int) -> Tensor:
         """Loss of one micro-batch, divided by a constant; `on_before_optimizer_step` makes it a mean."""
@@ -139,7 +149,8 @@ class Stage(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Turn the sum of micro-batch gradients into the gradient of the mean over all supervised tokens."""
         n_micro = len(self._window)
-        sums = torch.stack(self._window).sum(dim=0)
+        parts = torch.stack(self._window)
+        sums = parts.sum(dim=0)
         self._window.clear()
         sums = self.trainer.strategy.reduce(sums, reduce_op="sum")  # of all ranks
         assert isinstance(sums, Tensor)
@@ -151,6 +162,7 @@ class Stage(pl.LightningModule):
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         torch._foreach_mul_(gradients, scale)  # pyright: ignore[reportPrivateImportUsage]  # one kernel for all
         self._step_loss = nll / targets
+        self._losses = parts[:, 0].tolist()
         self._step_figures = {
             f"train/{name}": value / targets for name, value in zip(self.figures, figures, strict=True)
         }
@@ -164,33 +176,66 @@ class Stage(pl.LightningModule):
         return torch.cat([sums, self.extra.double()])
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
-        """Measure the gradient's norm, refuse it if it is not finite, clip it.
+        """Measure the gradient's norm, refuse the step if it or the loss is not finite, clip it.
 
         Raises:
             NumericError: before the weights are touched.
         """
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        gradients = [p.grad for p in parameters]
         norm: Any = torch.nn.utils.get_total_norm(gradients)
         if hasattr(norm, "full_tensor"):
             norm = norm.full_tensor()  # of all parts
         value = norm.item()
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        if (
-            not math.isfinite(value) and scaler is None
-        ):  # with fp16 the scaler skips such a step and tries a lower scale
-            raise NumericError(
-                f"step {self.global_step}: loss={self._step_loss}, gradient norm={value}",
-                f"not a finite number (windows {self._last_samples.tolist()}…); the weights were not changed",
-                "resume=auto continues from the last checkpoint; lower optim.lr or use trainer.precision=32-true",
-            )
-        if self.recipe.clip_norm is not None and value > self.recipe.clip_norm:
+        # With fp16 the scaler skips such a step and tries a lower scale.
+        if scaler is None and not (math.isfinite(value) and math.isfinite(self._step_loss)):
+            self._refuse(value)
+            for parameter in parameters:
+                parameter.grad = None  # an optimizer leaves what has no gradient as it is, its moments too
+            gradients = []
+        self._read.clear()
+        if gradients and self.recipe.clip_norm is not None and value > self.recipe.clip_norm:
             torch._foreach_mul_(gradients, self.recipe.clip_norm / value)  # pyright: ignore[reportPrivateImportUsage]
         self.step_metrics = {
             "train/loss": self._step_loss,
             "optim/lr": optimizer.param_groups[0]["lr"],
             "optim/grad_norm": value,
+            **({} if self.max_skipped_steps is None else {"optim/skipped_steps": self.skipped_steps}),
             **self._step_figures,
         }
+
+    def _refuse(self, norm: float) -> None:
+        """Count a step that must not be taken; every rank sees the same norm and loss, so all of them do."""
+        found = f"step {self.global_step}: loss={self._step_loss}, gradient norm={norm}"
+        bad = [part for part, loss in zip(self._read, self._losses, strict=True) if not math.isfinite(loss)]
+        where = [text for text in gathered(self._say_windows(bad)) if text] or gathered(self._say_windows(self._read))
+        self.skipped_steps += 1
+        if self.skipped_steps <= (self.max_skipped_steps or 0):
+            left = f"left out ({self.skipped_steps} of at most {self.max_skipped_steps})"
+            log.warning("%s · %s · windows of %s", found, left, "; ".join(where))
+            return
+        raise NumericError(
+            found,
+            f"not a finite number (windows of {'; '.join(where)}); the weights were not changed",
+            "resume=auto continues from the last checkpoint; lower optim.lr or use trainer.precision=32-true",
+        )
+
+    def _say_windows(self, read: list[tuple[Tensor, Tensor]]) -> str:
+        """Source and windows of micro-batches, at most eight of each source."""
+        windows: dict[str, list[int]] = {}
+        for source, window in read:
+            for number, index in zip(source.tolist(), window.tolist(), strict=True):
+                windows.setdefault(self.sources.names[int(number)], []).append(index)
+        return ", ".join(f"{name}: {seen[:8]}{'…' if len(seen) > 8 else ''}" for name, seen in windows.items())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What was left out counts for the whole run."""
+        checkpoint["skipped_steps"] = self.skipped_steps
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.skipped_steps = checkpoint.get("skipped_steps", 0)  # the first checkpoints did not say
 
     def on_validation_epoch_start(self) -> None:
         """Start the sums anew."""

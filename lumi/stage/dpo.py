@@ -41,6 +41,7 @@ class DPO(Stage):
         objective: Objective,
         lora: Lora | None = None,
         alarm_nats: float = 0.5,
+        max_skipped_steps: int | None = None,
     ) -> None:
         super().__init__(
             decoder=decoder,
@@ -50,6 +51,7 @@ class DPO(Stage):
             accumulate=accumulate,
             seed=seed,
             lora=lora,
+            max_skipped_steps=max_skipped_steps,
         )
         self.objective, self.alarm_nats = objective, alarm_nats
 
