@@ -7,6 +7,7 @@ from lumi.callbacks.checkpoint import (
     best_checkpoint,
     list_checkpoints,
     newest_checkpoint,
+    set_aside,
 )
 from lumi.callbacks.dashboard import Workspace
 from lumi.callbacks.early_stopping import EarlyStopping
@@ -40,5 +41,6 @@ __all__ = [
     "made_from",
     "newest_checkpoint",
     "read_metrics",
+    "set_aside",
     "written_samples",
 ]

@@ -106,7 +106,10 @@ def _base_path(folder: Path, base: Path | None, settings: dict[str, Any]) -> Pat
     name = settings.get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
         raise CheckpointError(f"{folder / ADAPTER_CONFIG}", "names no base model", "base=PATH names one")
-    tried = [folder / name, Path(name)]  # the first is the second where the name is absolute
+    if Path(name).is_absolute() or ".." in Path(name).parts:  # whoever sent the adapter chose it
+        rule = "leads out of the adapter's folder and is not followed"
+        raise CheckpointError(f"{folder / ADAPTER_CONFIG}: base {name}", rule, f"base={name} says that you mean it")
+    tried = [folder / name, Path(name)]
     found = next((path for path in tried if path.exists()), None)
     if found is None:
         raise CheckpointError(f"{folder / ADAPTER_CONFIG}: base {name}", "is not here", "base=PATH names where it is")

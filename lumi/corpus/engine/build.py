@@ -119,7 +119,10 @@ def corpus_shards(folder: Path, manifest: Manifest, source: str | None = None) -
     if source is not None and source not in known:
         raise DataError(f"{folder}", f"has no source {source}, it has {', '.join(known)}")
     names = [source] if source is not None else list(known)
-    return [folder / shard for name in names for shard in known[name]["shards"]]
+    shards = [shard for name in names for shard in known[name]["shards"]]
+    if unnamed := [shard for shard in shards if shard not in manifest.files]:  # so never checked; it may lead anywhere
+        raise DataError(f"{folder}", f"its manifest names the shard {unnamed[0]!r}, but no such file", "make it again")
+    return [folder / shard for shard in shards]
 
 
 class _Build:
