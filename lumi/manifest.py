@@ -171,7 +171,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         ResourceError: the disk is full.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(target)
+    sweep(target.parent, glob.escape(target.name))
     work = target.parent / f".{target.name}.tmp-{os.getpid()}-{os.urandom(4).hex()}"
     work.mkdir()
     try:
@@ -185,13 +185,27 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)  # half a new artefact, or the old one
 
 
-def _sweep(target: Path) -> None:
-    """Remove what killed processes left of earlier attempts; the caller holds the right to write ``target``."""
-    prefix = f".{target.name}.tmp-"
-    for stale in target.parent.glob(f"{glob.escape(prefix)}*"):
-        owner = stale.name.removeprefix(prefix).split("-")[0]
-        if owner.isdigit() and not _is_alive(int(owner)):
+def remove_folder(folder: Path) -> None:
+    """Delete an artefact in one step: it is there, or gone, and never visible by halves."""
+    work = folder.with_name(f".{folder.name}.tmp-{os.getpid()}-{os.urandom(4).hex()}")
+    folder.rename(work)
+    shutil.rmtree(work)
+
+
+def sweep(folder: Path, name: str = "*") -> None:
+    """Remove what killed processes left in ``folder``; the caller holds the right to write there.
+
+    Args:
+        name: of the artefacts or files that they were at, as a pattern.
+    """
+    for stale in folder.glob(f".{name}.tmp-*"):
+        owner = stale.name.rpartition(".tmp-")[2].split("-")[0]
+        if not owner.isdigit() or _is_alive(int(owner)):
+            continue
+        if stale.is_dir():
             shutil.rmtree(stale, ignore_errors=True)
+        else:
+            stale.unlink(missing_ok=True)
 
 
 def _is_alive(pid: int) -> bool:

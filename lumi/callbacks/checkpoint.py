@@ -19,7 +19,6 @@ import json
 import logging
 import math
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from lumi.arch.weights import CONFIG, WEIGHTS, load_state, read_config, save_wei
 from lumi.callbacks.stopping import StopRequest
 from lumi.callbacks.training_state import read_training_state
 from lumi.errors import CheckpointError, ConfigError, DataError, ResourceError
-from lumi.manifest import atomic_folder, fingerprint, verify, write_atomic, write_manifest
+from lumi.manifest import atomic_folder, fingerprint, remove_folder, sweep, verify, write_atomic, write_manifest
 from lumi.ranks import largest
 from lumi.strangers import read_object
 
@@ -125,7 +124,7 @@ class FolderCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete the folder."""
-        shutil.rmtree(path)
+        remove_folder(Path(path))
 
 
 def _initial(facts: dict[str, Any]) -> dict[str, str]:
@@ -172,9 +171,12 @@ class Checkpoint(pl.Callback):
         stop.is_heeded = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take over the signals; a step that was resumed from needs no saving again."""
+        """Take over the signals; what a killed process left goes; a step that was resumed from needs no saving again."""
         self._saved_step = trainer.global_step
         self.stop.renew()
+        if trainer.is_global_zero:
+            for folder in (self.folder.parent, self.folder):
+                sweep(folder)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Also in the validation after the last step, which Lightning would break off on one rank only."""
@@ -236,7 +238,7 @@ class Checkpoint(pl.Callback):
         if self.keep_last is not None:
             for number, old in list_checkpoints(self.folder)[self.keep_last :]:
                 if number != best:
-                    shutil.rmtree(old)
+                    remove_folder(old)
 
     def _note_best(self, step: int, trainer: pl.Trainer) -> int:
         """Name this checkpoint the best one if it is; returns the step of the best."""

@@ -1,0 +1,124 @@
+"""K1 to K3: corpus, tokenizer and packed data, killed at any moment, come out as if nothing had happened."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lumi.corpus import Local, World, build_corpus
+from lumi.data.pack import PackConfig, pack
+from lumi.manifest import verify
+from lumi.tokenizer import TokenizerConfig
+from lumi.tokenizer.train import train_tokenizer
+from tests.corpus.conftest import make_corpus
+from tests.faults.crash.trials import Kills, forked, hashes, is_whole_or_absent, leftovers, seconds_of
+from tests.faults.ledger import Report
+
+SEED = 1
+TOKENIZER = TokenizerConfig(name="t", vocab_size=700, num_threads=1, train_megabytes=1.0)
+LATER = pytest.mark.faults
+
+
+def texts():
+    """A small world."""
+    return (document.text for document in World(name="one", seed=0, megabytes=0.2).documents())
+
+
+def make_tokenizer(folder: Path) -> None:
+    """Without a corpus: it takes any texts."""
+    train_tokenizer(texts, folder, TOKENIZER, parents={"corpus": "0"})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an undisturbed corpus, tokenizer and packed data."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    build_corpus(make_corpus(), folder / "c")
+    make_tokenizer(folder / "t")
+    pack(folder / "c", folder / "t", folder / "p", PackConfig())
+    return folder
+
+
+class Watching:
+    """The executor of this machine; sees which of the blocks that were there already are written again."""
+
+    def __init__(self, work: Path) -> None:
+        self.local, self.redone = Local(workers=1), set[Path]()
+        blocks = [path for path in work.rglob("*.zst") if path.name[0] != "."]
+        self.before = {path: path.stat().st_mtime_ns for path in blocks}
+
+    def threads(self, n_tasks: int) -> int:
+        """As the executor's."""
+        return self.local.threads(n_tasks)
+
+    def run(self, title: str, pipeline: Sequence[Any], n_tasks: int, folder: Path) -> None:
+        """As the executor's; then look."""
+        self.local.run(title, pipeline, n_tasks, folder)
+        now = {path: path.stat().st_mtime_ns for path in self.before if path.exists()}
+        self.redone.update(path for path, when in now.items() if when != self.before[path])
+
+
+@pytest.mark.matrix("K1")
+@pytest.mark.parametrize("n_kills", [3, pytest.param(200, marks=LATER)])
+def test_a_corpus_killed_at_any_moment_gives_the_same_bytes(
+    tmp_path: Path, made: Path, listing: Callable[[Path], dict[str, bytes]], row: Report, n_kills: int
+) -> None:
+    expected, target = listing(made / "c"), tmp_path / "c"
+    kills = Kills(SEED, seconds_of(lambda: build_corpus(make_corpus(), tmp_path / "first")))
+    done = failures = most_redone = 0
+    while done < n_kills:
+        shutil.rmtree(target, ignore_errors=True)
+        if not kills.kill(lambda: build_corpus(make_corpus(), target)):
+            continue
+        executor, torn = Watching(tmp_path / ".c.work"), not is_whole_or_absent(target)
+        build_corpus(make_corpus(), target, executor=executor)
+        most_redone = max(most_redone, len(executor.redone))
+        different = listing(target) != expected or (tmp_path / ".c.work").exists()
+        failures += torn or different or len(executor.redone) > 2 or bool(leftovers(tmp_path))
+        done += 1
+    row(trials=done, failures=failures, seed=SEED, note=f"files of blocks written again: at most {most_redone}")
+
+
+@pytest.mark.matrix("K2")
+@pytest.mark.parametrize("n_kills", [2, pytest.param(50, marks=LATER)])
+def test_a_tokenizer_killed_at_any_moment_is_absent_or_whole(
+    tmp_path: Path, made: Path, row: Report, n_kills: int
+) -> None:
+    expected, target = hashes(made / "t"), tmp_path / "t"
+    kills = Kills(SEED, seconds_of(lambda: make_tokenizer(tmp_path / "first")))
+    done = failures = 0
+    while done < n_kills:
+        shutil.rmtree(target, ignore_errors=True)
+        if not kills.kill(lambda: make_tokenizer(target)):
+            continue
+        torn = not is_whole_or_absent(target)
+        assert forked(lambda: make_tokenizer(target)) == 0, "the second training fails"
+        failures += torn or hashes(target) != expected or bool(leftovers(tmp_path))
+        done += 1
+    row(trials=done, failures=failures, seed=SEED)
+
+
+@pytest.mark.matrix("K3")
+@pytest.mark.parametrize("n_kills", [5, pytest.param(200, marks=LATER)])
+def test_packing_killed_at_any_moment_gives_the_same_bytes_and_split(
+    tmp_path: Path, made: Path, row: Report, n_kills: int
+) -> None:
+    expected, target = hashes(made / "p"), tmp_path / "p"
+
+    def work(folder: Path = target) -> None:
+        pack(made / "c", made / "t", folder, PackConfig())
+
+    kills = Kills(SEED, seconds_of(lambda: work(tmp_path / "first")))
+    done = failures = 0
+    while done < n_kills:
+        shutil.rmtree(target, ignore_errors=True)
+        if not kills.kill(work):
+            continue
+        torn = not is_whole_or_absent(target)
+        assert forked(work) == 0, "the second packing fails"
+        splits = verify(target).info["splits"] == verify(made / "p").info["splits"]
+        failures += torn or hashes(target) != expected or not splits or bool(leftovers(tmp_path))
+        done += 1
+    row(trials=done, failures=failures, seed=SEED)
