@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from lumi.arch import DecoderConfig
+from lumi.data import Beginning
 from lumi.errors import CheckpointError, ConfigError, TokenizerMismatch
 from lumi.identity import read_state
-from lumi.manifest import read_manifest
+from lumi.manifest import lineage, read_manifest
 from lumi.tokenizer import Template
 from lumi.trained import Trained, find_checkpoint, load_trained
 
@@ -45,6 +46,13 @@ def initial_model(settings: Settings, follows: str | None, expect_tokenizer: str
     path = _newest(settings, follows, expect_tokenizer)
     log.info("init_from=auto: %s", path)
     return load_trained(path)
+
+
+def taken_over(trained: Trained) -> Beginning:
+    """What the data take over from the model, with the text that it, or the first of its ancestors, was pretrained on."""
+    facts = next((facts for facts in lineage(trained.facts) if "packed" in facts), {"packed": {}, "weights": {}})
+    packed = {name: Path(folder) for name, folder in facts["packed"].items()}
+    return Beginning(tokenizer=trained.tokenizer, packed=packed, weights=facts["weights"])
 
 
 def run_time_config(settings: Settings, trained: Trained) -> DecoderConfig:

@@ -142,6 +142,10 @@ class Template:
             tokens += [*opening, *tokenizer.encode(content), *closing]
         return tokens + self._frame(tokenizer, "assistant")[0]
 
+    def opening(self, tokenizer: Tokenizer) -> list[int]:
+        """What stands before an answer; may be empty."""
+        return self._frame(tokenizer, "assistant")[0]
+
     def read(self, tokenizer: Tokenizer, ids: Sequence[int]) -> str:
         """What a model said, from the tokens that it wrote."""
         return tokenizer.decode(list(ids)).removeprefix(self.lead)
