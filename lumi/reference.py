@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from lumi.arch import Decoder
+from lumi.corpus.engine.blocks import read_array
 from lumi.data import PreferenceData
 from lumi.data.loading import ValBatches
 from lumi.generate import evaluation_mode
@@ -47,7 +48,7 @@ def attach_reference(data: PreferenceData, decoder: Decoder, initial: dict[str, 
         else:
             _compute(data, decoder, settings, folder, Path(initial["path"]))
     for name, split, stream in _streams(data):
-        stream.reference = np.load(folder / f"{name}.{split}.npy", allow_pickle=False)
+        stream.reference = read_array(folder / f"{name}.{split}.npy")
     return folder
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 
+from lumi.corpus.engine.blocks import read_array
 from lumi.errors import ConfigError, DataError, TokenizerMismatch
 from lumi.manifest import Manifest, verify
 
@@ -73,9 +74,7 @@ class PackedStream:
         for name in (*shards, f"{self.split}.offsets.npy"):
             if name not in self.manifest.files:
                 raise ValueError(f"it does not name {name}")
-        self._offsets: np.ndarray = np.load(
-            self.folder / f"{self.split}.offsets.npy", mmap_mode="r", allow_pickle=False
-        )
+        self._offsets: np.ndarray = read_array(self.folder / f"{self.split}.offsets.npy", mapped=True)
         if self._offsets.dtype != np.int64 or self._offsets.ndim != 1 or not len(self._offsets):
             raise ValueError(f"{self.split}.offsets.npy holds no places of documents")
         self._shards = [

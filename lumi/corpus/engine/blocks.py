@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import shutil
+import tokenize
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -28,7 +29,10 @@ from lumi.errors import DataError
 log = logging.getLogger(__name__)
 
 COMPRESSIONS = {"zst": ".jsonl.zst", "gz": ".jsonl.gz", "none": ".jsonl"}
-_PIECE_BYTES = 1 << 17
+_PIECE_BYTES = 1 << 12
+"""Of a packed shard, unpacked at a time: a few of a hostile one become at most 32,000 times as much, so 128 MB."""
+_LONGEST_LINE_BYTES = 1 << 28
+"""No document of ours comes near it."""
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
@@ -64,12 +68,14 @@ def read_documents(path: Path) -> Iterator[Document]:
     Raises:
         DataError: the file is missing or damaged.
     """
-    # Larger pieces than of a stranger's file, which could blow up: this one is ours.
     with read_errors(path), open_stream(path, zstd_piece_bytes=_PIECE_BYTES) as stream:
-        for line in stream:
+        while line := stream.readline(_LONGEST_LINE_BYTES):
             try:
-                yield Document(**json.loads(line))
-            except (ValueError, TypeError) as error:
+                document = Document(**json.loads(line))
+                if not isinstance(document.text, str) or not isinstance(document.id, str):
+                    raise TypeError("its text or its id is no string")
+                yield document
+            except (ValueError, TypeError, RecursionError) as error:
                 raise DataError(f"{path}", f"holds a line that is no document ({error})", "make it again") from None
 
 
@@ -123,7 +129,13 @@ def read_array(path: Path, *, mapped: bool = False) -> np.ndarray:
     """
     try:
         return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        SyntaxError,
+        tokenize.TokenError,
+    ) as error:  # NumPy's headers are Python's words
         rule = f"cannot be read, though its step had finished ({error})"
         raise DataError(f"{path}", rule, "force=true begins anew") from None
 

@@ -97,7 +97,7 @@ def opened_outside(folder: Path) -> tuple[str, list[str]]:
         assert os.waitpid(child, 0)[1] == 0, "the child must end well"
         return said["message"], said["opened"]
     opened: list[str] = []
-    inside = f"{folder.resolve()}{os.sep}"
+    inside = f"{folder}{os.sep}"
     sys.addaudithook(lambda event, facts: opened.append(str(facts[0])) if event == "open" else None)
     message = "!accepted"
     try:
@@ -106,9 +106,7 @@ def opened_outside(folder: Path) -> tuple[str, list[str]]:
         message = f"{error}"
     except BaseException as error:  # noqa: BLE001  # whatever it is, the parent has to hear of it
         message = f"!{type(error).__name__}: {error}"
-    outside = [
-        path for path in opened if not os.path.abspath(path).startswith(inside) and path != str(folder / MANIFEST)
-    ]
+    outside = [path for path in opened if not os.path.normpath(path).startswith(inside)]  # not resolved: links count
     os.write(write, json.dumps({"message": message, "opened": outside}).encode())
     os._exit(0)
 
