@@ -142,7 +142,7 @@ class FusedDecoder:
 
     def _native_step(self, decoder: Decoder) -> "native.NativeStep | None":
         """A step in one call, where that can be had."""
-        if self.dtype != torch.float32 or not native.fits(self.config) or (library := native.library()) is None:
+        if self.dtype != torch.float32 or not native.fits(self.config) or (library := native.decode_library()) is None:
             return None
         rotary, half = decoder.model.rotary, self.config.d_head // 2
         layers = [

@@ -12,14 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lumi.arch import native
+
 CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 256 * 2**20}
-"""Logits held at once, in float32: near the cache of a CPU, and large enough products for a GPU."""
+"""Logits held at once, on a GPU in float32: near the cache of a CPU, and large enough products for a GPU."""
 
 _PADDING = 16
 """Unused columns of a CPU's logits. Rows that lie a power of two apart share cache lines' sets: 10 to 15 % of the products."""
 
-_TILE = 1024
-"""Columns of a CPU's logits made at once. MKL is a third slower on one product as wide as a vocabulary."""
+_TILE = {torch.float32: 1024, torch.bfloat16: 4096}
+"""Columns of a CPU's logits made at once. MKL is a third slower on one product as wide as a vocabulary; of bfloat16, the
+gradient of the head is."""
 
 
 def next_token_loss(hidden: Tensor, weight: Tensor, tokens: Tensor, loss_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,7 +81,7 @@ def target_scores(hidden: Tensor, weight: Tensor, tokens: Tensor, loss_mask: Ten
     log_probs = torch.empty(len(rows), dtype=torch.float32, device=rows.device)
     likeliest = torch.empty(len(rows), dtype=torch.bool, device=rows.device)
     for part, x, scratch in _chunks(rows, weight):
-        logits = _logits(x, weight, scratch)[:, : len(weight)]
+        logits = _logits(x, weight, scratch)[:, : len(weight)].float()
         log_probs[part] = logits.log_softmax(dim=-1).gather(1, targets[part, None]).squeeze(1)
         likeliest[part] = logits.argmax(dim=-1) == targets[part]
     return log_probs, likeliest
@@ -107,11 +110,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
         with torch.autocast(rows.device.type, enabled=False):
             for part, x, scratch in _chunks(rows, head):
-                target = targets[part].unsqueeze(1)  # (n, 1)
-                nll[part], probabilities = _nll_and_probabilities(x, head, target, scratch)
-                if grad_rows is None and grad_weight is None:
+                wanted = grad_rows is not None or grad_weight is not None
+                nll[part], slope = _nll_and_slope(_logits(x, head, scratch), len(head), targets[part], wanted=wanted)
+                if not wanted:
                     continue
-                slope = _slope(probabilities, target).to(head.dtype)
+                slope = slope.to(head.dtype)
                 if grad_rows is not None:
                     _product(grad_rows[part], slope, head)
                 if grad_weight is not None:
@@ -144,7 +147,7 @@ class _ChunkedRowNll(torch.autograd.Function):
         nll = rows.new_empty(rows.shape[0], dtype=torch.float32)
         with torch.autocast(rows.device.type, enabled=False):
             for part, x, scratch in _chunks(rows, head):
-                nll[part] = _nll_and_probabilities(x, head, targets[part].unsqueeze(1), scratch)[0]
+                nll[part] = _nll_and_slope(_logits(x, head, scratch), len(head), targets[part], wanted=False)[0]
         ctx.save_for_backward(rows, weight, targets)
         ctx.dtype = head.dtype
         return nll
@@ -157,9 +160,8 @@ class _ChunkedRowNll(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         head = weight.to(ctx.dtype)
         for part, x, scratch in _chunks(rows, head):
-            target = targets[part].unsqueeze(1)
-            probabilities = _nll_and_probabilities(x, head, target, scratch)[1]
-            slope = _slope(probabilities, target).mul_(grads[0][part].unsqueeze(1)).to(ctx.dtype)
+            logits = _logits(x, head, scratch)
+            slope = _nll_and_slope(logits, len(head), targets[part], grads[0][part])[1].to(ctx.dtype)
             _product(grad_rows[part], slope, head)
             if grad_weight is not None:
                 _add_product(grad_weight, slope.T, x)
@@ -174,10 +176,10 @@ def _product_dtype(rows: Tensor, weight: Tensor) -> torch.dtype:
 
 def _chunks(rows: Tensor, head: Tensor) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
     """Which rows, the rows (n, D) in the head's type, and on a CPU memory for their logits, the same for all chunks."""
-    size = max(1, CHUNK_BYTES.get(rows.device.type, CHUNK_BYTES["cuda"]) // (4 * head.shape[0]))
-    scratch = None
-    if rows.device.type == "cpu" and head.dtype == torch.float32:
-        scratch = head.new_empty(min(size, len(rows)), head.shape[0] + _PADDING)
+    on_cpu = rows.device.type == "cpu" and head.dtype in _TILE
+    row_bytes = (head.itemsize if on_cpu else 4) * head.shape[0]
+    size = max(1, CHUNK_BYTES.get(rows.device.type, CHUNK_BYTES["cuda"]) // row_bytes)
+    scratch = head.new_empty(min(size, len(rows)), head.shape[0] + _PADDING) if on_cpu else None
     for start in range(0, len(rows), size):
         part = slice(start, start + size)
         x = rows[part].to(head.dtype)
@@ -185,31 +187,46 @@ def _chunks(rows: Tensor, head: Tensor) -> Iterator[tuple[slice, Tensor, Tensor 
 
 
 def _logits(x: Tensor, head: Tensor, scratch: Tensor | None) -> Tensor:
-    """States (n, D) -> logits (n, V) in float32; in ``scratch``, further columns with minus infinity."""
+    """States (n, D) -> logits (n, V) in float32; in ``scratch``, its type, and further columns with minus infinity."""
     n_vocab = head.shape[0]
     if scratch is None:
         return (x @ head.T).float()
-    for start in range(0, n_vocab, _TILE):
-        tile = slice(start, min(start + _TILE, n_vocab))
+    for tile in _tiles(n_vocab, head.dtype):
         torch.mm(x, head[tile].T, out=scratch[:, tile])
     scratch[:, n_vocab:] = -torch.inf
     return scratch
 
 
-def _nll_and_probabilities(x: Tensor, head: Tensor, target: Tensor, scratch: Tensor | None) -> tuple[Tensor, Tensor]:
-    """States (n, D) and targets (n, 1) -> negative log-likelihoods (n,) and probabilities (n, V), float32."""
-    logits = _logits(x, head, scratch)  # (n, V), or more columns
-    chosen = logits.gather(1, target).squeeze(1)
-    highest = logits.amax(dim=1)
-    probabilities = torch.softmax(logits, dim=1, out=scratch)
+def _tiles(n_vocab: int, dtype: torch.dtype) -> Iterator[slice]:
+    """Parts of the vocabulary that a CPU multiplies at once."""
+    for start in range(0, n_vocab, _TILE[dtype]):
+        yield slice(start, min(start + _TILE[dtype], n_vocab))
+
+
+def _nll_and_slope(
+    logits: Tensor, n_vocab: int, targets: Tensor, scale: Tensor | None = None, *, wanted: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Negative log-likelihoods (n,) float32; and, if wanted, in place of the logits (n, V or more) their slope (n, V).
+
+    Args:
+        targets: (n,). scale: (n,), a factor of each row's slope.
+    """
+    if logits.shape[1] == n_vocab + _PADDING:  # a CPU's
+        nll = native.slopes_(logits, targets, scale, wanted=wanted)
+        if nll is not None:
+            return nll, logits[:, :n_vocab]
+    target = targets.unsqueeze(1)  # (n, 1)
+    numbers = logits.float()
+    chosen = numbers.gather(1, target).squeeze(1)
+    highest = numbers.amax(dim=1)
+    probabilities = torch.softmax(numbers, dim=1, out=numbers if numbers is logits else None)
     # The largest probability is exp(0) over the sum of exponentials. Not by logsumexp: on a CPU that costs four softmaxes.
-    log_total = highest - probabilities.amax(dim=1).log()
-    return log_total - chosen, probabilities[:, : head.shape[0]]
-
-
-def _slope(probabilities: Tensor, target: Tensor) -> Tensor:
-    """Derivative of the negative log-likelihood by the logits (n, V), in place of the probabilities."""
-    return probabilities.scatter_add_(1, target, probabilities.new_full(target.shape, -1.0))
+    nll = highest - probabilities.amax(dim=1).log() - chosen
+    if wanted:
+        probabilities.scatter_add_(1, target, probabilities.new_full(target.shape, -1.0))
+        if scale is not None:
+            probabilities.mul_(scale.unsqueeze(1))
+    return nll, probabilities[:, :n_vocab]
 
 
 def _product(result: Tensor, left: Tensor, right: Tensor) -> None:
@@ -224,5 +241,8 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     """``total += left @ right``, in one kernel where the types allow it."""
     if left.dtype == total.dtype:
         torch.addmm(total, left, right, out=total)
+    elif left.device.type == "cpu" and left.dtype in _TILE:
+        for tile in _tiles(len(left), left.dtype):
+            total[tile] += left[tile] @ right
     else:
         total += left @ right

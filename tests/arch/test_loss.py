@@ -50,7 +50,7 @@ def leaf(tensor: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
 @pytest.mark.parametrize(("rows_a_chunk", "tile"), [(1, 1024), (4, 16), (1000, 1024), (1000, 7)])
 def test_value_and_gradients_are_those_of_cross_entropy(inputs, which, rows_a_chunk, tile, monkeypatch):
     monkeypatch.setitem(loss.CHUNK_BYTES, "cpu", 4 * V * rows_a_chunk)
-    monkeypatch.setattr(loss, "_TILE", tile)
+    monkeypatch.setitem(loss._TILE, torch.float32, tile)
     hidden, weight, tokens = inputs
     exact = leaf(hidden), leaf(weight)
     expected = reference(exact[0], exact[1], tokens, mask_of(which))

@@ -1,4 +1,4 @@
-"""The decoding step in C++, against the same step made of PyTorch's operations."""
+"""What is done in C++, against the same made of PyTorch's operations: the decoding step, and the loss."""
 
 import gc
 import os
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lumi.arch import Decoder, DecoderConfig, native
+from lumi.arch import Decoder, DecoderConfig, loss, native
 from lumi.arch.fused import Cache, FusedDecoder
 
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, native.COMPILERS)), reason="needs a C++ compiler")
@@ -138,12 +138,12 @@ def test_a_shape_that_it_does_not_take_is_computed_by_pytorch():
 
 def test_without_a_compiler_the_log_says_what_is_taken(monkeypatch, caplog):
     monkeypatch.setenv("PATH", "")
-    native.library.cache_clear()
+    native._loaded.cache_clear()
     try:
         with caplog.at_level("INFO"):
             decoder = FusedDecoder(make())
     finally:
-        native.library.cache_clear()
+        native._loaded.cache_clear()
     assert decoder._step is None
     assert "no C++ compiler" in caplog.text
 
@@ -152,10 +152,92 @@ def test_without_a_compiler_the_log_says_what_is_taken(monkeypatch, caplog):
 def test_a_compiler_that_fails_costs_speed_only(monkeypatch, caplog, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(native, "_FLAGS", ("-no-such-flag",))
-    native.library.cache_clear()
+    native._loaded.cache_clear()
     try:
         assert FusedDecoder(make())._step is None
     finally:
-        native.library.cache_clear()
+        native._loaded.cache_clear()
     assert "could not be compiled" in caplog.text
     assert list((tmp_path / ".cache" / "lumi").iterdir()) == []
+
+
+LOGITS = {
+    "float32": (torch.float32, 1e-6),
+    "bfloat16": (torch.bfloat16, 4e-3),
+}  # half a unit in the last place of a slope
+
+
+def logits_of(n_vocab, dtype, n_rows=37):
+    """Rows as the loss holds them: unused columns at the end."""
+    logits = torch.full((n_rows, n_vocab + loss._PADDING), -torch.inf)
+    logits[:, :n_vocab] = 6 * torch.randn(n_rows, n_vocab, generator=torch.Generator().manual_seed(1))
+    targets = torch.randint(n_vocab, (n_rows,), generator=torch.Generator().manual_seed(2))
+    return logits.to(dtype), targets
+
+
+@needs_compiler
+@pytest.mark.parametrize("n_vocab", [7, 16, 100, 4096])
+@pytest.mark.parametrize(("dtype", "rounding"), LOGITS.values(), ids=LOGITS)
+def test_the_loss_of_a_row_and_its_slope_are_those_of_cross_entropy(n_vocab, dtype, rounding):
+    logits, targets = logits_of(n_vocab, dtype)
+    exact = logits[:, :n_vocab].double().requires_grad_()
+    expected = torch.nn.functional.cross_entropy(exact, targets, reduction="none")
+    scales = torch.linspace(-2, 3, len(targets))
+    (expected * scales).sum().backward()
+    nll = native.slopes_(logits, targets, scales)
+    assert nll is not None
+    assert_close(nll.double(), expected.detach(), atol=1e-5, rtol=1e-6)
+    assert exact.grad is not None
+    # Of a likely target p - 1 is small: what remains is the rounding of p, times a scale of up to 3.
+    assert_close(logits[:, :n_vocab].double(), exact.grad, atol=5e-7, rtol=rounding)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_have_the_same_slopes_on_any_number_of_threads(dtype):
+    before, each = torch.get_num_threads(), []
+    try:
+        for n_threads in (1, 2, 3):
+            torch.set_num_threads(n_threads)
+            logits, targets = logits_of(100, dtype)
+            each.append((native.slopes_(logits, targets), logits))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(nll, each[0][0]) and torch.equal(slopes, each[0][1]) for nll, slopes in each)
+
+
+@needs_compiler
+def test_logits_stay_where_their_slope_is_not_wanted():
+    logits, targets = logits_of(100, torch.float32)
+    before = logits.clone()
+    assert native.slopes_(logits, targets, wanted=False) is not None
+    assert torch.equal(logits, before)
+
+
+@needs_compiler
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_logit_that_is_not_a_number_shows_in_the_loss_and_in_the_slope(value, dtype):
+    logits, targets = logits_of(100, dtype)
+    logits[3, 5] = value
+    nll = native.slopes_(logits, targets)
+    assert nll is not None
+    assert nll.isfinite().sum() == len(nll) - 1
+    assert logits[3, :100].isnan().any()
+
+
+def test_without_a_compiler_the_loss_is_the_same(monkeypatch):
+    torch.manual_seed(0)
+    hidden, weight, tokens = torch.randn(2, 9, 8), torch.randn(50, 8), torch.randint(50, (2, 9))
+
+    def values():
+        rows, head = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        nll = loss.target_nll(rows, head, tokens, torch.ones(2, 9, dtype=torch.bool))
+        total = (nll * torch.linspace(-1, 1, len(nll))).sum() + loss.next_token_loss(rows, head, tokens, tokens > 9)[0]
+        total.backward()
+        return total.detach(), rows.grad, head.grad
+
+    ours = values()
+    monkeypatch.setattr(native, "slopes_", lambda *_, **__: None)
+    for mine, theirs in zip(ours, values(), strict=True):
+        assert_close(mine, theirs, atol=1e-5, rtol=1e-5)

@@ -1,7 +1,8 @@
-"""The decoding step in C++ (`decode.cpp`), compiled on this machine when it is first needed.
+"""What is done in C++ on a CPU: the decoding step (`decode.cpp`), and the loss between its products (`loss.cpp`).
 
-There is no build at installation: a compiler makes the library in a few seconds, and it stays in ``~/.cache/lumi`` for this
-source, compiler and processor. Without a compiler, or for a shape that it does not take, generation uses PyTorch's operations.
+There is no build at installation: a compiler makes each library in a few seconds when it is first needed, and it stays in
+``~/.cache/lumi`` for this source, compiler and processor. Without a compiler, or for a shape or type that it does not take,
+PyTorch's operations do the same.
 """
 
 import ctypes
@@ -25,9 +26,8 @@ from lumi.arch.config import DecoderConfig
 
 log = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("decode.cpp")
 COMPILERS = ("c++", "g++", "clang++")
-_FLAGS = ("-std=c++20", "-O3", "-march=native", "-shared", "-fPIC", "-pthread")
+_FLAGS = ("-std=c++20", "-O3", "-march=native", "-shared", "-fPIC", "-pthread", "-fopenmp")
 _MULTIPLE = 16  # floats in the widest vector
 _SECONDS = 120
 
@@ -42,7 +42,7 @@ class _Shape(ctypes.Structure):
 
 
 class NativeStep:
-    """`FusedDecoder.decode` of float32 weights on a CPU in one call; give it what `library` gives.
+    """`FusedDecoder.decode` of float32 weights on a CPU in one call; give it what `decode_library` gives.
 
     Args:
         config: with a shape that `fits`.
@@ -118,41 +118,79 @@ def fits(config: DecoderConfig) -> bool:
     return all(size % _MULTIPLE == 0 for size in (config.d_model, config.d_head, config.d_ff))
 
 
-@functools.cache
-def library() -> ctypes.CDLL | None:
-    """The compiled step; None, and a line in the log, where it cannot be had."""
-    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
-    if compiler is None:
-        log.info(
-            "no C++ compiler (%s): generation takes PyTorch's operations, about half as fast", ", ".join(COMPILERS)
-        )
-        return None
-    try:
-        loaded = ctypes.CDLL(str(_compiled(compiler)))
-    except (OSError, subprocess.SubprocessError) as error:
-        log.warning("the decoding step could not be compiled, so generation takes PyTorch's operations: %s", error)
-        return None
-    pointer = ctypes.c_void_p
-    loaded.lumi_model.restype = pointer
-    loaded.lumi_model.argtypes = [pointer, pointer, pointer, ctypes.c_int, ctypes.c_int]
-    loaded.lumi_forget.argtypes = [pointer]
-    size = ctypes.c_int64
-    loaded.lumi_step.argtypes = [pointer, ctypes.c_int, pointer, pointer, pointer, size, size, pointer]
-    loaded.lumi_step.restype = loaded.lumi_forget.restype = None
+def decode_library() -> ctypes.CDLL | None:
+    """The compiled decoding step; None where it cannot be had."""
+    pointer, size = ctypes.c_void_p, ctypes.c_int64
+    if (loaded := _loaded("decode", "generation")) is not None:
+        loaded.lumi_model.restype = pointer
+        loaded.lumi_model.argtypes = [pointer, pointer, pointer, ctypes.c_int, ctypes.c_int]
+        loaded.lumi_forget.argtypes = [pointer]
+        loaded.lumi_step.argtypes = [pointer, ctypes.c_int, pointer, pointer, pointer, size, size, pointer]
+        loaded.lumi_step.restype = loaded.lumi_forget.restype = None
     return loaded
 
 
-def _compiled(compiler: str) -> Path:
-    """The library of this source, compiler and processor, made unless it is there."""
+def slopes_(logits: Tensor, targets: Tensor, scales: Tensor | None = None, *, wanted: bool = True) -> Tensor | None:
+    """Cross-entropy of each row of logits; in place of the logits its derivative by them, times a factor of each row.
+
+    Args:
+        logits: (N, W) float32 or bfloat16 on a CPU, each row contiguous, W a multiple of 16 or more columns than are
+            read; unused columns hold minus infinity.
+        targets: (N,) int64. scales: (N,) float32, or None for 1.
+        wanted: whether the derivative is; else the logits stay.
+
+    Returns:
+        (N,) float32 in nats; None where the library cannot be had.
+    """
+    if (loaded := _loaded("loss", "the loss")) is None:
+        return None
+    function = loaded.lumi_slopes_float if logits.dtype == torch.float32 else loaded.lumi_slopes_bfloat
+    n_rows, width = logits.shape
+    nll = torch.empty(n_rows)
+    targets = targets.contiguous()
+    factors = None if scales is None else scales.float().contiguous()
+    function.restype, number = None, ctypes.c_int64
+    function(
+        ctypes.c_void_p(logits.data_ptr()),
+        number(n_rows),
+        number(width // _MULTIPLE * _MULTIPLE),
+        number(logits.stride(0)),
+        ctypes.c_void_p(targets.data_ptr()),
+        ctypes.c_void_p(None if factors is None else factors.data_ptr()),
+        ctypes.c_int(wanted),
+        ctypes.c_void_p(nll.data_ptr()),
+        ctypes.c_int(torch.get_num_threads()),
+    )
+    return nll
+
+
+@functools.cache
+def _loaded(name: str, what: str) -> ctypes.CDLL | None:
+    """A library; None, and a line in the log, where it cannot be had."""
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler is None:
+        log.info("no C++ compiler (%s): %s takes PyTorch's operations, which are slower", ", ".join(COMPILERS), what)
+        return None
+    try:
+        return ctypes.CDLL(str(_compiled(compiler, Path(__file__).with_name(f"{name}.cpp"))))
+    except (OSError, subprocess.SubprocessError) as error:
+        log.warning(
+            "%s.cpp could not be compiled, so %s takes PyTorch's operations, which are slower: %s", name, what, error
+        )
+        return None
+
+
+def _compiled(compiler: str, source: Path) -> Path:
+    """The library of a source, compiler and processor, made unless it is there."""
     # The compiler is the user's own, and nothing that was read from a file is among the words.
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=_SECONDS).stdout  # noqa: S603
-    parts = (SOURCE.read_bytes(), " ".join(_FLAGS).encode(), compiler.encode(), version, _processor())
-    place = Path.home() / ".cache" / "lumi" / f"decode-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:16]}.so"
+    parts = (source.read_bytes(), " ".join(_FLAGS).encode(), compiler.encode(), version, _processor())
+    place = Path.home() / ".cache" / "lumi" / f"{source.stem}-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:16]}.so"
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=place.parent) as folder:
             made = Path(folder) / place.name
-            command = [compiler, *_FLAGS, str(SOURCE), "-o", str(made)]
+            command = [compiler, *_FLAGS, str(source), "-o", str(made)]
             subprocess.run(command, capture_output=True, check=True, timeout=_SECONDS)  # noqa: S603
             made.replace(place)
     return place
