@@ -126,7 +126,7 @@ class _Evaluation:
     def execute(self) -> dict[str, Any]:
         """Score, check, write, unless that was done before; returns what results.json holds."""
         texts = _as_list(self.settings["text"] or [], "text")
-        folders = {kind: self._folders(kind) for kind in ("packed", "chat", "preference")}
+        folders = {kind: self._folders(kind) for kind in ("packed", "chat", "preference") if kind in self.parts}
         files = [Path(path) for path in (*texts, *(task.path for task in self.tasks.values())) if path]
         self.made_from = evaluated(self.model.checkpoint, folders, files)
         folder, key = self._folder(), self._key()

@@ -60,7 +60,7 @@ def prepare(cfg: DictConfig) -> None:
     if isinstance(data, ChatData):
         raise ConfigError(f"step={step}", "is about text, these data are examples", f"step={data.kind}")
     if settings["analyze_only"]:
-        _show_plan(data, settings["sample_megabytes"])
+        _show_plan(data, settings["sample_megabytes"], settings)
         return
     prepare_corpus(
         data.corpus, data.places, data.pack_config, executor=data.executor, step=step, force=force, wait=False
@@ -86,7 +86,7 @@ def _check(settings: dict[str, Any]) -> None:
         raise ConfigError(f"sample_megabytes={megabytes}", "must be a number above 0")
 
 
-def _show_plan(data: PackedData, sample_megabytes: float) -> None:
+def _show_plan(data: PackedData, sample_megabytes: float, settings: dict[str, Any]) -> None:
     """Print what the corpus would be, and keep it as JSON beside where the corpus would be."""
     places = data.places
     counter, vocab_size = _counter(data.corpus, places)
@@ -102,7 +102,7 @@ def _show_plan(data: PackedData, sample_megabytes: float) -> None:
     console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
     show_plan(plan, console)
     path = places.corpus.with_name(f"{data.corpus.name}.plan.json")
-    write_atomic(path, plan.to_json())
+    write_atomic(path, plan.to_json(settings))
     log.info("nothing was made but the plan: %s", path)
 
 

@@ -1,5 +1,6 @@
 """What every kind of artefact says of what it was made from."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def _again(step: str, folder: Path) -> str:
 def _of_tokenizer(folder: Path, manifest: Manifest) -> list[Link]:
     if not manifest.parents:
         return []
-    noted = dict.fromkeys(folder / place for place in manifest.places.values())
+    noted = dict.fromkeys(place for role in manifest.places for place in _noted(folder, manifest, role))
     # Before places were noted, everything lay as `lumi.data.prepare` says.
     places = [*noted, *sorted((folder.parent.parent / "corpus").glob("*"))]
     return [
@@ -182,4 +183,4 @@ def _tokenizer_link(places: list[Path], sha256: str, fix: str) -> Link:
 
 
 def _noted(folder: Path, manifest: Manifest, role: str) -> list[Path]:
-    return [folder / manifest.places[role]] if role in manifest.places else []
+    return [Path(os.path.normpath(folder / manifest.places[role]))] if role in manifest.places else []

@@ -1,7 +1,7 @@
 """From the hash by which something names its parent to the folder that has this hash."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,11 +70,22 @@ def _identities(manifest: Manifest, by: By, name: str) -> list[str]:
 
 
 def near(place: Path, paths: Iterable[Any]) -> list[Path]:
-    """Where a path may lead that was noted in another working directory: as it is, or below a folder above ``place``."""
-    found = []
-    for path in (Path(path) for path in paths if path):
-        found += [path] if path.is_absolute() else [path, *(above / path for above in place.resolve().parents)]
-    return [path for path in dict.fromkeys(found) if (path / MANIFEST).exists()] or found[:1]
+    """The artefacts to which noted paths may lead, see `candidates`; the first path as it is where there are none."""
+    noted = [Path(path) for path in paths if path]
+    found = dict.fromkeys(one for path in noted for one in candidates(place, path))
+    return [path for path in found if (path / MANIFEST).exists()] or noted[:1]
+
+
+def candidates(place: Path, path: Path) -> Iterator[Path]:
+    """Where a path may lead that was noted in another working directory, or before everything was moved.
+
+    As it is; else it, or the end of it, below a folder above ``place``. That is a guess, which the hash confirms or not.
+    """
+    yield path
+    above = place.resolve().parents
+    parts = path.parts[1:] if path.is_absolute() else path.parts
+    for start in range(len(parts) if path.is_absolute() else 1):
+        yield from (folder.joinpath(*parts[start:]) for folder in above)
 
 
 def headline(manifest: Manifest) -> str:

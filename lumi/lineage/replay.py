@@ -21,7 +21,7 @@ from lumi.data import Beginning, Curriculum, MixedWindows, RunLength
 from lumi.data.loading import TrainBatches
 from lumi.errors import ConfigError, DataError
 from lumi.lineage.documents import Documents, ReadWindow
-from lumi.lineage.links import near
+from lumi.lineage.links import candidates, near
 from lumi.lineage.printing import print_windows
 from lumi.manifest import lineage, write_atomic
 from lumi.plan import Budget
@@ -168,8 +168,7 @@ def found_again(checkpoint: Path, settings: Mapping[str, Any]) -> dict[str, Any]
     """The settings, with the folder of the data where it lies from here."""
     settings = copy.deepcopy(dict(settings))
     root = Path(settings["paths"]["data"])
-    above = [] if root.is_absolute() else [parent / root for parent in checkpoint.resolve().parents]
-    settings["paths"]["data"] = str(next((place for place in (root, *above) if place.is_dir()), root))
+    settings["paths"]["data"] = str(next((place for place in candidates(checkpoint, root) if place.is_dir()), root))
     return settings
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from lumi.errors import DataError
 from lumi.lineage.artefacts import FOLDERS, data_link
 from lumi.lineage.checks import compare, judge
-from lumi.lineage.links import Link, near
+from lumi.lineage.links import Link, candidates, near
 from lumi.lineage.node import Node
 from lumi.lineage.trace import Tracer
 from lumi.manifest import sha256_file
@@ -86,6 +86,7 @@ def _node(kind: str, path: Path, found: Found, made_with: str) -> Node:
 
 def _evaluation(path: Path, found: Found, tracer: Tracer) -> Node:
     node = _node("result", path, found, _figures(found))
+    node.name = str(found["model"].get("name", node.name))
     made_from = found.get("made_from") or _before_hashes(found["model"])
     node.parents = _evaluated(path, made_from, tracer)
     return node
@@ -142,7 +143,7 @@ def _figures(found: Found) -> str:
 def _comparison(path: Path, found: Found, tracer: Tracer) -> Node:
     node = _node("comparison", path, found, ", ".join(found["settings"]["models"]))
     for name, one in found["made_from"].items():
-        result = Node(kind="result", name=name, sha256=one["results_sha256"], code="as in its results.json")
+        result = Node(kind="result", name=name, sha256=one["results_sha256"], code="")
         if "checkpoint" in one:
             result.parents = _evaluated(path, one, tracer)
         node.parents.append(("compared", result))
@@ -198,8 +199,7 @@ def _runs(path: Path, made_from: Mapping[str, Mapping[str, str]], tracer: Tracer
 
 
 def _places(path: Path, folder: str) -> list[Path]:
-    own = Path(folder)
-    return [own, *(above / own for above in path.resolve().parents if not own.is_absolute())]
+    return list(candidates(path, Path(folder)))
 
 
 def _pairs(path: Path) -> Node:

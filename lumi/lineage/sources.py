@@ -1,5 +1,6 @@
 """Where documents and examples come from in the end: files, other corpora, the hub, or settings alone."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ def source_nodes(folder: Path, manifest: Manifest, tracer: "Tracer") -> list[tup
 
 
 def _source(name: str, said: Said, folder: Path, manifest: Manifest, tracer: "Tracer") -> Node:
-    root = folder / manifest.places[name] if name in manifest.places else None
+    root = Path(os.path.normpath(folder / manifest.places[name])) if name in manifest.places else None
     if "files" in said:
         return _files(name, said["files"], root, full=tracer.full)
     if said.get("kind") == "existing":

@@ -21,13 +21,13 @@ _FILES_SHOWN = 5
 
 def tree(root: Node) -> Iterator[Text]:
     """The lines of a tree; what was shown before is only named."""
-    yield from _lines(root, "", "", "", set())
+    yield from _lines(root, "", "", "", set(), "")
 
 
-def _lines(node: Node, role: str, first: str, rest: str, seen: set[int]) -> Iterator[Text]:
+def _lines(node: Node, role: str, first: str, rest: str, seen: set[int], code: str) -> Iterator[Text]:
     mark, style = _mark(node)
     line = Text(first)
-    if role:
+    if role and role != node.kind:
         line.append(f"{role}: ", "dim")
     line.append(f"{node.kind} ", "bold").append(node.name, "bold cyan")
     if node.sha256:
@@ -40,12 +40,18 @@ def _lines(node: Node, role: str, first: str, rest: str, seen: set[int]) -> Iter
     seen.add(id(node))
     yield line
     bar = rest + ("│  " if node.parents else "   ")
-    for text, colour in _details(node):
+    own_code = _code(node)
+    for text, colour in _details(node, own_code if own_code != code else ""):
         yield Text(bar, "").append(text, colour)
     for number, (parent_role, parent) in enumerate(node.parents):
         is_last = number == len(node.parents) - 1
         yield from _lines(
-            parent, parent_role, rest + ("└─ " if is_last else "├─ "), rest + ("   " if is_last else "│  "), seen
+            parent,
+            parent_role,
+            rest + ("└─ " if is_last else "├─ "),
+            rest + ("   " if is_last else "│  "),
+            seen,
+            own_code or code,
         )
 
 
@@ -57,15 +63,21 @@ def _mark(node: Node) -> tuple[str, str]:
     return _MARKS[node.state]
 
 
-def _details(node: Node) -> Iterator[tuple[str, str]]:
+def _code(node: Node) -> str:
+    """Which code made it; said only where it is another one than what was made from it."""
+    if not node.code or node.state == "missing":
+        return ""
+    versions = node.made_by.get("versions", {})
+    return f"code {node.code}" + (f" · torch {versions['torch']}" if "torch" in versions else "")
+
+
+def _details(node: Node, code: str) -> Iterator[tuple[str, str]]:
     if node.made_with:
         yield node.made_with, ""
     if node.path is not None and node.state != "missing":
         yield str(short(node.path)), "dim"
-    if node.code and node.state not in ("missing",):
-        versions = node.made_by.get("versions", {})
-        torch = f" · torch {versions['torch']}" if "torch" in versions else ""
-        yield f"code {node.code}{torch}", "dim"
+    if code:
+        yield code, "dim"
     shown = [one for one in node.files if node.kind == "source" or one.state in ("missing", "changed")]
     for one in shown[:_FILES_SHOWN]:
         mark, style = _MARKS[one.state]

@@ -123,13 +123,13 @@ class Plan:
     notes: list[str]
     warnings: list[str]
 
-    def to_json(self) -> str:
-        """All of it; an estimate is its value and the ends of its 95 % interval."""
+    def to_json(self, settings: Mapping[str, Any] | None = None) -> str:
+        """All of it, with what was planned and by which code; an estimate is its value and the ends of its 95 % interval."""
         fields = dataclasses.asdict(self)
         for plan, source in zip(fields["sources"], self.sources, strict=True):
             plan |= {"is_exact": source.is_exact, "enough": source.enough}
-        fields["made_by"] = made_by()
-        return json.dumps(_rounded(fields), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        found = {**_rounded(fields), "settings": dict(settings or {}), "made_by": made_by()}
+        return json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _rounded(value: Any) -> Any:
