@@ -1,6 +1,7 @@
 """Something breaks or somebody leaves: only that request ends, its place is free at once, the others never notice."""
 
 import contextlib
+import json
 import random
 import socket
 import time
@@ -11,6 +12,7 @@ import openai
 import pytest
 
 from .live import Live, events_of, raw, status_of, together, wait_for
+from .load import exchange
 
 PATH = "/v1/chat/completions"
 PROMPTS = ["badoké li", "mu", "do ba 😀", "likéké", "ba", "li li li"]
@@ -40,6 +42,33 @@ def lonely_token(live: Live) -> int:
     answers = [live.tokens_of(prompt) for prompt in PROMPTS]
     others = {token for answer in answers[1:] for token in answer}
     return next(token for token in answers[0][2:-2] if token not in others)
+
+
+async def raw_post(live: Live, body: dict[str, Any]) -> dict[str, Any]:
+    """As `post`, without a library: a hundred times in a row it is ten times as fast."""
+    reply = await exchange(live.port, raw(PATH, body))
+    return {"status": status_of(reply), **json.loads(reply.partition(b"\r\n\r\n")[2])}
+
+
+@pytest.mark.matrix("S9")
+def test_a_hundred_failures_each_hurt_one_request_of_a_batch(live, row):
+    rng, wrong = random.Random(9), []
+    bodies = [ask(prompt, logprobs=True, top_logprobs=5) for prompt in PROMPTS]
+    alone = [together(raw_post(live, body))[0]["choices"] for body in bodies]
+    too_long, lonely = ask("mu" * 80), lonely_token(live)
+    for number in range(100):
+        live.faulty.nan_token = lonely if number % 2 else None
+        live.faulty.oom_len = None if number % 2 else 60
+        mine = bodies if number % 2 else [*bodies, too_long]
+        order = rng.sample(range(len(mine)), len(mine))
+        found = dict(zip(order, together(*(raw_post(live, mine[i]) for i in order)), strict=True))
+        victim = found[0 if number % 2 else len(mine) - 1]
+        others = [i for i in range(len(bodies)) if found[i] is not victim]
+        said = json.dumps(victim)
+        fine = victim["status"] == 500 and "generation_failed" in said and "CUDA" not in said and "logits" not in said
+        if not fine or any(found[i].get("choices") != alone[i] for i in others):
+            wrong.append((number, said[:300]))
+    row(trials=100, failures=len(wrong), seed=9, note=f"logits that are no numbers, or no memory{wrong or ''}")
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -111,15 +140,17 @@ def n_steps_after_leaving(live: Live, connection: socket.socket) -> int:
     return live.faulty.n_steps - n_before
 
 
+@pytest.mark.matrix("S5")
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_leaves_stops_its_answer_within_two_steps(live, stream, n):
+def test_a_client_that_leaves_stops_its_answer_within_two_steps(live, row, stream, n):
     live.faulty.step_seconds = 0.05
     connection = live.socket()
     connection.sendall(raw(PATH, ask("mu", stream=stream, max_tokens=200, n=n)))
     wait_for(lambda: live.faulty.n_steps > 5, 10)
     assert live.models["faulty"].scheduler.n_running == n
-    assert n_steps_after_leaving(live, connection) <= 2
+    n_steps = n_steps_after_leaving(live, connection)
+    row(trials=1, failures=int(n_steps > 2), note=f"{n_steps} forward passes after the client had gone")
 
 
 def test_a_client_that_leaves_before_its_turn_is_never_begun(live):
@@ -165,8 +196,9 @@ def leave_at_some_time(live: Live, rng: random.Random) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("n_clients", [100, pytest.param(2000, marks=pytest.mark.faults)])
-def test_clients_that_leave_at_any_time_leave_nothing_behind(live, n_clients):
+@pytest.mark.matrix("S5")
+@pytest.mark.parametrize("n_clients", [500, pytest.param(5000, marks=pytest.mark.faults)])
+def test_clients_that_leave_at_any_time_leave_nothing_behind(live, row, n_clients):
     rng = random.Random(n_clients)
     for _ in range(n_clients):
         leave_at_some_time(live, rng)
@@ -179,6 +211,7 @@ def test_clients_that_leave_at_any_time_leave_nothing_behind(live, n_clients):
     assert guard.held_bytes == 0
     reply = live.exchange(raw(PATH, ask("mu", model="chat")))
     assert status_of(reply) == 200
+    row(trials=n_clients, seed=n_clients, note="no request, connection, task or byte of a body is left")
 
 
 def test_a_place_that_becomes_free_is_taken_at_once(live):

@@ -35,20 +35,24 @@ def seconds_alone(live: Live) -> float:
     return (time.monotonic() - began) / 8
 
 
-def test_sixty_four_connections_each_get_their_own_answer_or_a_time_to_come_again(live):
+@pytest.mark.matrix("S3")
+def test_sixty_four_connections_each_get_their_own_answer_or_a_time_to_come_again(live, row):
     answers = {question: live.answered(question, 8) for question in QUESTIONS}
-    ratios = []
+    ratios, health, n_asked = [], [], 0
     for _ in range(3):
         before = seconds_alone(live)
         seen = run_storm(live, ["chat", "chat", "small"], answers, 64, 2, 8)
         assert seen.wrong == []
         assert set(seen.statuses) <= {200, 429, 503}
-        assert seen.statuses.total() == 128
         assert seen.statuses[200] > 64
+        n_asked += seen.statuses.total()
         # Where other work makes an answer alone slow, health is slow by as much, and that is not the server's.
-        ratios.append(seen.health_percentile(0.99) / max(HEALTH_SECONDS, 20 * max(before, seconds_alone(live))))
+        health.append(seen.health_percentile(0.99))
+        ratios.append(health[-1] / max(HEALTH_SECONDS, 20 * max(before, seconds_alone(live))))
     # One attempt can meet whatever else the machine does, the median of three rarely. make faults measures two processes.
-    assert statistics.median(ratios) <= 1
+    figures = ", ".join(f"{1e3 * one:.1f}" for one in health)
+    row(trials=n_asked, failures=int(statistics.median(ratios) > 1), note=f"64 connections, health p99 {figures} ms")
+    assert n_asked == 3 * 128
     live.wait_until_idle()
 
 
@@ -119,7 +123,8 @@ def silent(live: Live) -> tuple[float, bytes]:
         return time.monotonic() - began, read_all(connection)
 
 
-def test_slow_clients_are_closed_in_time_while_others_are_served(hasty):
+@pytest.mark.matrix("S4")
+def test_slow_clients_are_closed_in_time_while_others_are_served(hasty, row):
     expected, latencies, done = hasty.answered("mu", 8), [], threading.Event()
 
     def normal() -> None:
@@ -143,6 +148,7 @@ def test_slow_clients_are_closed_in_time_while_others_are_served(hasty):
     )  # a machine with other work may wake a thread late
     assert len(latencies) > 5
     assert max(latencies) < 2
+    row(trials=24, note=f"limits of {LIMIT_SECONDS} s; a normal client's slowest answer {max(latencies):.2f} s")
 
 
 def test_a_second_request_on_a_connection_has_no_more_time_than_the_first(hasty):

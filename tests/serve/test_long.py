@@ -1,8 +1,11 @@
 """The same abuse for minutes, of a server in a process of its own: ``make faults``. Each test says what it measured."""
 
 import asyncio
+import os
 import random
+import select
 import signal
+import socket
 import statistics
 import time
 from collections.abc import Iterator
@@ -11,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from lumi.serve.api import PAGE
+
+from .health_probe import probing
 from .live import Child, note, raw, save_model
 from .live import Live as Reference
 from .load import PATH, Seen, ask, body_for, exchange, siege, storm, watch_health
@@ -45,18 +51,24 @@ def answers(live_server: Reference) -> dict[str, str]:
     return {question: live_server.answered(question, 8) for question in QUESTIONS}
 
 
+@pytest.mark.matrix("S3")
 @pytest.mark.parametrize("n_connections", [64, 256, 1000])
-def test_so_many_connections_for_minutes(child, answers, n_connections):
+def test_so_many_connections_for_minutes(child, answers, row, n_connections):
+    seconds = SIEGE_SECONDS[n_connections]
     asyncio.run(storm(child.port, ["tiny"], answers, n_connections, 1, 8))  # whatever is made once
     before = child.resident_bytes
-    seen = asyncio.run(siege(child.port, "tiny", answers, n_connections, SIEGE_SECONDS[n_connections], 8))
+    with probing(child.port, seconds) as health:
+        seen = asyncio.run(siege(child.port, "tiny", answers, n_connections, seconds, 8))
     grown = child.resident_bytes / before - 1
-    p50, p99 = seen.health_percentile(0.5), seen.health_percentile(0.99)
-    note(f"{dict(seen.statuses)}, health p50 {p50:.4f} s p99 {p99:.4f} s, memory {before / MB:.0f} MB {grown:+.1%}")
-    assert seen.wrong == []
-    assert set(seen.statuses) <= {200, 429, 503}
-    assert p99 <= 0.1
-    assert grown <= 0.1
+    p50, p99 = health[len(health) // 2], health[len(health) * 99 // 100]
+    load = os.getloadavg()[0]
+    figures = (
+        f"{n_connections} for {seconds} s: {dict(seen.statuses)}, health p50 {p50 * 1e3:.1f} p99 {p99 * 1e3:.1f} ms"
+    )
+    figures += f", load {load:.1f}, memory {before / MB:.0f} MB {grown:+.1%}"
+    note(figures)
+    other = sum(n for status, n in seen.statuses.items() if status not in (200, 429, 503))
+    row(trials=seen.statuses.total(), failures=len(seen.wrong) + other + (p99 > 0.1) + (grown > 0.1), note=figures)
 
 
 async def slow_client(port: int, number: int) -> float:
@@ -87,7 +99,8 @@ async def latencies(port: int, answers: dict[str, str], n: int) -> list[float]:
     return seen.seconds
 
 
-def test_five_hundred_slow_clients(child, answers):
+@pytest.mark.matrix("S4")
+def test_five_hundred_slow_clients(child, answers, row):
     async def scenario() -> tuple[list[float], list[float], list[float]]:
         before = await latencies(child.port, answers, 300)
         slow = [asyncio.create_task(slow_client(child.port, number)) for number in range(500)]
@@ -98,10 +111,37 @@ def test_five_hundred_slow_clients(child, answers):
     before, meanwhile, slow = asyncio.run(scenario())
     heads, bodies = slow[::2], slow[1::2]
     usual, then = statistics.median(before), statistics.median(meanwhile)
-    note(f"headers {max(heads):.1f} s, bodies {max(bodies):.1f} s, others {usual * 1e3:.1f} -> {then * 1e3:.1f} ms")
-    assert max(heads) < 10 + 3
-    assert max(bodies) < 30 + 3
-    assert then < usual * 1.2
+    figures = f"headers {max(heads):.1f} s, bodies {max(bodies):.1f} s, others {usual * 1e3:.1f} -> {then * 1e3:.1f} ms"
+    note(figures)
+    late = sum(one > 10 + 3 for one in heads) + sum(one > 30 + 3 for one in bodies)
+    row(trials=len(slow), failures=late + (then > usual * 1.2), note=figures)
+
+
+def stalled_reader(port: int) -> socket.socket:
+    """Ask for the page's largest file so often that it does not fit into the system's buffers, and read nothing."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(("127.0.0.1", port))
+    largest = max(PAGE.iterdir(), key=lambda path: path.stat().st_size)
+    connection.sendall(raw(f"/page/{largest.name}", b"", method="GET", close=False) * 400)
+    return connection
+
+
+@pytest.mark.matrix("S4")
+def test_readers_that_stall_are_left_after_thirty_seconds(child, row):
+    began, ended = time.monotonic(), []
+    left = {connection.fileno(): connection for connection in (stalled_reader(child.port) for _ in range(50))}
+    poll = select.poll()
+    for number in left:
+        poll.register(number, select.POLLRDHUP)
+    while left and time.monotonic() - began < 60:
+        for number, _ in poll.poll(1000):
+            ended.append(time.monotonic() - began)
+            poll.unregister(number)
+            left.pop(number).close()
+    figures = f"closed after {min(ended):.1f} to {max(ended):.1f} s"
+    note(figures)
+    row(trials=50, failures=len(left) + sum(not 25 < one < 40 for one in ended), note=figures)
 
 
 async def leave_early(port: int, rng: random.Random) -> None:
@@ -149,8 +189,9 @@ def test_an_hour_of_everything_leaves_the_memory_as_it_was(child, answers, row):
     row(trials=seen.statuses.total(), failures=wrong, seed=0, note=figures)
 
 
+@pytest.mark.matrix("S8")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_ten_stops_under_load(folder, number):
+def test_ten_stops_under_load(folder, row, number):
     for _ in range(10):
         child = Child(folder, "server.drain_seconds=2", "server.preferences=null")
         child.wait_until_it_listens()
@@ -160,6 +201,7 @@ def test_ten_stops_under_load(folder, number):
         assert seconds < 2 + 2
         assert "Traceback" not in child.log
         child.kill()
+    row(trials=10, note=f"{signal.Signals(number).name}, 40 streams of 400 tokens, drained for 2 s")
 
 
 async def stop_under_load(child: Child, number: int) -> None:
