@@ -43,12 +43,25 @@ def pipeline(root: Path, **changes: str | bool) -> dict[str, str]:
     place.mkdir(parents=True)
     cwd = elsewhere if changes.pop("cwd", False) else ROOT
     home = {"HOME": str(elsewhere)} if changes.pop("HOME", False) else {}
-    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(ROOT), **home, **{k: str(v) for k, v in changes.items()}}
-    pretrain, chat = "|".join((*TINY_RUN, "arch.max_seq_len=128")), "|".join((*TINY_CHAT, f"init_from='{place}/runs/base'"))
+    environment = {
+        **os.environ,
+        "PYTHONHASHSEED": "0",
+        "PYTHONPATH": str(ROOT),
+        **home,
+        **{k: str(v) for k, v in changes.items()},
+    }
+    pretrain, chat = (
+        "|".join((*TINY_RUN, "arch.max_seq_len=128")),
+        "|".join((*TINY_CHAT, f"init_from='{place}/runs/base'")),
+    )
     command = [sys.executable, "-c", PIPELINE, str(ROOT / "conf"), str(place), pretrain, chat]
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    files = [file for file in place.rglob("*") if file.is_file() and file.name not in OF_THE_RUN and not file.name.endswith(".lock")]
+    files = [
+        file
+        for file in place.rglob("*")
+        if file.is_file() and file.name not in OF_THE_RUN and not file.name.endswith(".lock")
+    ]
     return {str(file.relative_to(place)): sha256_file(file) for file in files}
 
 

@@ -60,7 +60,11 @@ def test_of_two_runs_in_one_folder_exactly_one_trains(
     for number in range(n_races):
         codes, seconds = race(run_config(*LENGTH, f"name=race{number}"), tmp_path / f"race{number}")
         longest = max(longest, seconds)
-        steps = [step for step, row in read_metrics(tmp_path / f"race{number}" / "metrics.csv").items() if "train/loss" in row]
+        steps = [
+            step
+            for step, row in read_metrics(tmp_path / f"race{number}" / "metrics.csv").items()
+            if "train/loss" in row
+        ]
         failures += not (codes == [0, 4] and seconds < 5 and steps == list(range(1, 9)))
     row(trials=n_races, failures=failures, note=f"the loser knew after at most {longest:.2f} s")
 

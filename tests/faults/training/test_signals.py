@@ -1,4 +1,4 @@
-"""T3: SIGTERM and SIGINT at any moment of training, once and twice: the step is saved, the exit code says it, nothing is lost."""
+"""T3: SIGTERM and SIGINT at any moment of training, once and twice: the step is saved, no bit is lost."""
 
 import os
 import random
@@ -77,7 +77,14 @@ def test_signals_at_any_moment_lose_no_step_and_change_no_bit(
         failures += not (code == 128 + number and words in text and kept)
         longest, done = max(longest, seconds), reached
     again = ends(lambda: train(cut))[0]
-    newest = [list_checkpoints(tmp_path / name / "checkpoints")[0][1] / "model.safetensors" for name in ("run", "whole")]
+    newest = [
+        list_checkpoints(tmp_path / name / "checkpoints")[0][1] / "model.safetensors" for name in ("run", "whole")
+    ]
     failures += not (again == 0 and losses(tmp_path / "run") == losses(tmp_path / "whole"))
     failures += sha256_file(newest[0]) != sha256_file(newest[1])
-    row(trials=n_signals, failures=failures, seed=0, note=f"longest from the start of the process to its end: {longest:.1f} s")
+    row(
+        trials=n_signals,
+        failures=failures,
+        seed=0,
+        note=f"longest from the start of the process to its end: {longest:.1f} s",
+    )

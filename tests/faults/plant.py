@@ -1,0 +1,115 @@
+"""Puts mistakes into a copy of Lumi, one at a time, and sees whether the tests notice: a test that cannot fail guards nothing.
+
+    python -m tests.faults.plant                  all of them; writes tests/faults/planted.json
+    python -m tests.faults.plant norms reference  those whose description has one of these words
+
+In the working tree nothing is changed. A mistake that no test notices ends the command with exit code 1.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.faults.plants import PLANTS, Plant
+
+ROOT = Path(__file__).parent.parent.parent
+PLANTED = Path(__file__).parent / "planted.json"
+_TREE = (
+    "lumi",
+    "conf",
+    "tests",
+    "docs",
+    "train.py",
+    "prepare.py",
+    "evaluate.py",
+    "serve.py",
+    "pyproject.toml",
+    "README.md",
+)
+_LIMIT_SECONDS = 600
+
+
+@contextmanager
+def copied() -> Iterator[Path]:
+    """A copy of what Lumi and its tests are."""
+    with tempfile.TemporaryDirectory(prefix="lumi-planted-") as name:
+        folder = Path(name)
+        for part in _TREE:
+            source = ROOT / part
+            if source.is_dir():
+                shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(source, folder / part)
+        yield folder
+
+
+@contextmanager
+def planted(plant: Plant, folder: Path) -> Iterator[None]:
+    """The mistake, while the block runs."""
+    before = {file: (folder / file).read_text() for file, _, _ in plant.edits}
+    try:
+        for file, old, new in plant.edits:
+            text = (folder / file).read_text()
+            assert text.count(old) == 1, f"{plant.fault}: stands {text.count(old)} times in {file}: {old!r}"
+            (folder / file).write_text(text.replace(old, new))
+        yield
+    finally:
+        for file, text in before.items():
+            (folder / file).write_text(text)
+
+
+def run_tests(tests: tuple[str, ...], folder: Path) -> tuple[bool, str, str]:
+    """Whether all pass; the first that does not, and what it says."""
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "--tb=short", "-m", "not faults and not gpu", *tests]
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False, tests[0], f"hangs for {_LIMIT_SECONDS} s"
+    assert done.returncode in (0, 1), (
+        f"pytest ended with {done.returncode}:\n{done.stdout[-3000:]}{done.stderr[-2000:]}"
+    )
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    said = re.search(r"^E +(.+)$", done.stdout, re.MULTILINE)
+    return done.returncode == 0, failed[1] if failed else "", (said[1] if said else "")[:200]
+
+
+def notice(plant: Plant, folder: Path) -> dict[str, Any]:
+    """The mistake, and which test noticed it with which words."""
+    with planted(plant, folder):
+        passed, test, message = run_tests(plant.tests, folder)
+    tests = [] if passed else [test.split("[")[0] or plant.tests[0]]
+    return {"fault": plant.fault, "file": plant.file, "tests": tests, "noticed": not passed, "message": message}
+
+
+def main(words: list[str]) -> int:
+    """All, or those that have one of the words."""
+    chosen = [plant for plant in PLANTS if not words or any(word in plant.fault for word in words)]
+    found = []
+    with copied() as folder:
+        tests = tuple(dict.fromkeys(test for plant in chosen for test in plant.tests))
+        passed, test, message = run_tests(tests, folder)
+        assert passed, f"{test} fails without any mistake: {message}"
+        for plant in chosen:
+            found.append(notice(plant, folder))
+            sys.stdout.write(f"{'noticed' if found[-1]['noticed'] else 'NOT NOTICED':12} {plant.fault}\n")
+            sys.stdout.flush()
+    if not words:
+        PLANTED.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    missed = [one["fault"] for one in found if not one["noticed"]]
+    sys.stdout.write(f"{len(found)} planted, {len(missed)} not noticed\n")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
