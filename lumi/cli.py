@@ -1,6 +1,7 @@
 """The edge between the scripts and the rest: logging, messages instead of tracebacks, exit codes.
 
-0 done · 2 config · 3 data or artefact · 4 locked · 5 disk or memory · 6 numeric · 130/143 stopped by a signal, resumable.
+0 done · 2 config · 3 data or artefact · 4 locked · 5 disk or memory · 6 numeric · 130/143 stopped by a signal, resumable
+· 141 the reader of the output has gone.
 """
 
 import contextlib
@@ -9,6 +10,8 @@ import gc
 import logging
 import os
 import re
+import select
+import signal
 import string
 import sys
 import warnings
@@ -47,13 +50,16 @@ def run(main: Callable[[], None], *, spins: int = 0) -> None:
     if spins:
         os.environ.setdefault("GOMP_SPINCOUNT", str(spins))
     start_logging()
-    if sys.argv[1:] in (["--help"], ["-h"]):
-        sys.stdout.write(help_text(Path(sys.argv[0]).resolve()) + "\n")
-        return
-    gc.disable()  # until the job begins: Hydra makes many small objects, see `importing`
     try:
-        register()
-        main()
+        if sys.argv[1:] in (["--help"], ["-h"]):
+            sys.stdout.write(help_text(Path(sys.argv[0]).resolve()) + "\n")
+        else:
+            gc.disable()  # until the job begins: Hydra makes many small objects, see `importing`
+            register()
+            main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _end_if_unread()
     except LumiError as error:
         _stop(error)
     except (HydraException, OmegaConfBaseException) as error:
@@ -187,6 +193,20 @@ def _keys(parent: str, without: str) -> list[str]:
     except (HydraException, OmegaConfBaseException):
         return []  # more than one thing is wrong; the first is named
     return [str(key) for key in found] if isinstance(found, DictConfig) else []
+
+
+def _end_if_unread() -> None:
+    """``… | head -1``: whoever read the output has seen enough, and wants to hear nothing more.
+
+    Raises:
+        BrokenPipeError: the one that is being handled, of another pipe than the output's.
+    """
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    if output.poll(0):  # POLLERR: nobody is at the other end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
+        sys.exit(128 + signal.SIGPIPE)
+    raise  # noqa: PLE0704  # called where it is handled
 
 
 def _stop(error: LumiError) -> None:

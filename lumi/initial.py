@@ -11,7 +11,7 @@ from lumi.errors import CheckpointError, ConfigError, TokenizerMismatch
 from lumi.identity import read_state
 from lumi.manifest import lineage, read_manifest
 from lumi.tokenizer import Template
-from lumi.trained import Trained, find_checkpoint, load_trained
+from lumi.trained import Trained, find_checkpoint, is_export, load_trained
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,12 @@ def initial_model(settings: Settings, follows: str | None, expect_tokenizer: str
         log.info("init_from=null: starting from random weights, as a control")
         return None
     if wanted != "auto":
+        if is_export(Path(wanted)):
+            raise ConfigError(
+                f"init_from={wanted}",
+                "is an export for other programs, which says nothing of the data that its weights were trained on",
+                "give the run or the checkpoint that it was made from",
+            )
         trained = load_trained(Path(wanted), key="init_from")
         _check_architecture(settings, trained)
         return trained

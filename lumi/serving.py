@@ -33,6 +33,8 @@ ROOT_KEYS = (
 )  # fmt: skip
 MODES = ("api", "chat", "batch", "export")
 ENGINES = ("lumi", "llamacpp", "vllm")
+ENGINES_OF = {"chat": ("lumi",), "batch": ("lumi", "llamacpp")}
+"""Where not every engine can answer; vLLM's is a server of its own."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 Settings = dict[str, Any]
@@ -61,6 +63,13 @@ def _check(settings: Settings) -> None:
             raise ConfigError(
                 f"{key}={settings[key]}", "there is no such option", did_you_mean(str(settings[key]), options)
             )
+    able = ENGINES_OF.get(settings["mode"], ENGINES)
+    if settings["engine"] not in able:
+        raise ConfigError(
+            f"engine={settings['engine']}",
+            f"mode={settings['mode']} answers with engine={' or '.join(able)}",
+            f"leave it out, or serve with mode=api engine={settings['engine']}",
+        )
     for key in ("slots", "max_waiting", "prompt_part"):
         if not isinstance(settings[key], int) or settings[key] < 1:
             raise ConfigError(f"{key}={settings[key]}", "must be a whole number from 1")

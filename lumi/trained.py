@@ -97,6 +97,11 @@ def _is_huggingface(path: Path) -> bool:
     return (path / "config.json").is_file() and not (path / CONFIG).exists()
 
 
+def is_export(path: Path) -> bool:
+    """Whether a folder was made for other programs: it can be served and evaluated, not trained on."""
+    return _is_huggingface(path) or _is_adapter(path)
+
+
 def _is_adapter(path: Path) -> bool:
     """An adapter alone; a checkpoint has one beside its weights."""
     return (path / ADAPTER_CONFIG).is_file() and not (path / CONFIG).exists()

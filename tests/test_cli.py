@@ -91,6 +91,22 @@ def test_a_mistake_ends_with_code_2_and_one_message(mistake: str, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_output_that_nobody_reads_to_its_end_ends_quietly(tmp_path: Path) -> None:
+    """``python prepare.py --help | head -1``."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with (tmp_path / "errors").open("w+") as err:
+        child = os.fork()
+        if child == 0:
+            os.dup2(writer, 1)
+            os.dup2(err.fileno(), 2)
+            os.execv(sys.executable, [sys.executable, str(ROOT / "prepare.py"), "--help"])
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 141
+        err.seek(0)
+        assert err.read() == ""
+    os.close(writer)
+
+
 def test_from_text_files_to_an_answer(tmp_path: Path) -> None:
     """The whole way by the scripts alone: files, tokenizer, packing, training, evaluation, a prompt, a comparison."""
     texts = tmp_path / "my texts, really"

@@ -74,6 +74,18 @@ def test_a_setting_that_cannot_be_is_named_before_anything_is_served(config, ove
         serving.serve(config(override))
 
 
+@pytest.mark.parametrize(("mode", "engine"), [("chat", "llamacpp"), ("chat", "vllm"), ("batch", "vllm")])
+def test_a_mode_that_an_engine_cannot_answer_is_refused(config, mode, engine):
+    with pytest.raises(ConfigError, match=f"engine={engine} · mode={mode} answers with engine=lumi"):
+        serving.serve(config(f"mode={mode}", f"engine={engine}"))
+
+
+@pytest.mark.parametrize("mode", ["chat", "batch", "api"])
+def test_the_name_of_a_files_numbers_is_none_of_an_engine(config, mode):
+    with pytest.raises(ConfigError, match="dtype=q8_0 · there is no such option"):
+        serving.serve(config(f"mode={mode}", "dtype=q8_0"))
+
+
 def test_a_model_that_is_not_there_is_named(composed):
     with pytest.raises(DataError, match="model=nowhere"):
         serving.serve(composed("serve", "model=nowhere"))
