@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 COMPRESSIONS = {"zst": ".jsonl.zst", "gz": ".jsonl.gz", "none": ".jsonl"}
 _PIECE_BYTES = 1 << 12
 """Of a packed shard, unpacked at a time: a few of a hostile one become at most 32,000 times as much, so 128 MB."""
-_LONGEST_LINE_BYTES = 1 << 28
+_LONGEST_LINE_BYTES = 1 << 27
 """No document of ours comes near it."""
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 

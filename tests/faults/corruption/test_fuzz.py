@@ -146,7 +146,7 @@ def test_a_reader_refuses_or_reads_and_does_nothing_else(row, readers, name, n):
 
     @settings(
         max_examples=n // one_in, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     )  # fmt: skip
     @given(seed=st.integers(0, 2**63))
     def check(seed: int) -> None:
