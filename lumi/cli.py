@@ -27,6 +27,7 @@ from lightning_utilities.core import imports
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lumi.disk import disk_errors
 from lumi.errors import ConfigError, LumiError, did_you_mean
 from lumi.sweep.plugins import register
 
@@ -80,7 +81,8 @@ def job(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
         gc.enable()
         try:
             _refuse_study_keys(cfg)
-            function(cfg)
+            with disk_errors(Path.cwd()):
+                function(cfg)
         except LumiError as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 log.error("%s", error)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from lumi.disk import disk_errors
 from lumi.errors import LockedError
 
 
@@ -27,10 +28,13 @@ def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
     Raises:
         LockedError: another process holds it, and ``wait`` is False.
+        ResourceError: the disk is full, or may not be written.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.parent / f".{folder.name}.lock"
-    with path.open("a+") as file:
+    with contextlib.ExitStack() as stack:
+        with disk_errors(path):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(path.open("a+"))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -40,13 +44,19 @@ def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
                 "one writer at a time",
                 "wait for it, or use another name",
             ) from None
-        file.seek(0)
-        file.truncate()
-        json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}, file)
-        file.flush()
+        with disk_errors(path):
+            _sign(file)
         # A forked data worker inherits the open file, and would hold the lock for seconds after its parent was killed.
         os.register_at_fork(after_in_child=functools.partial(_let_go, weakref.ref(file)))
         yield
+
+
+def _sign(file: TextIO) -> None:
+    """Say who holds it."""
+    file.seek(0)
+    file.truncate()
+    json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}, file)
+    file.flush()
 
 
 def _let_go(reference: "weakref.ref[TextIO]") -> None:

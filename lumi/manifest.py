@@ -9,7 +9,6 @@ the new one. Reading: a folder without a manifest does not exist, and one whose 
 import contextlib
 import ctypes
 import dataclasses
-import errno
 import glob
 import hashlib
 import json
@@ -20,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from lumi import __version__
-from lumi.errors import DataError, ResourceError
+from lumi.disk import check_space, disk_errors
+from lumi.errors import DataError
 from lumi.provenance import made_by
 
 MANIFEST = "MANIFEST.json"
@@ -162,20 +162,24 @@ def lineage(facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def atomic_folder(target: Path) -> Iterator[Path]:
+def atomic_folder(target: Path, *, needed_bytes: int = 0) -> Iterator[Path]:
     """A temporary folder beside ``target`` to write into; renamed to ``target`` on success, removed on failure.
 
     Call `write_manifest` before the block ends. An existing target is exchanged in one step and then deleted.
 
+    Args:
+        needed_bytes: that will be written, as far as that is known; compared with what is free before anything is.
+
     Raises:
-        ResourceError: the disk is full.
+        ResourceError: the disk is full, or refuses for another reason.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    sweep(target.parent, glob.escape(target.name))
     work = target.parent / f".{target.name}.tmp-{os.getpid()}-{os.urandom(4).hex()}"
-    work.mkdir()
     try:
-        with disk_errors(target):
+        with disk_errors(target, work=work):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            sweep(target.parent, glob.escape(target.name))
+            check_space(target, needed_bytes)
+            work.mkdir()
             yield work
             _sync_tree(work)
             if not (target.exists() and _exchange(work, target)):
@@ -283,12 +287,12 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     """Write one file so that readers see the old bytes or the new ones, never a part.
 
     Raises:
-        ResourceError: the disk is full.
+        ResourceError: the disk is full, or refuses for another reason.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     work = path.parent / f".{path.name}.tmp-{os.getpid()}-{os.urandom(4).hex()}"
     try:
         with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             with work.open("wb") as file:
                 file.write(data.encode() if isinstance(data, str) else data)
                 file.flush()
@@ -297,22 +301,6 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             _sync_folder(path.parent)
     finally:
         work.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def disk_errors(target: Path) -> Iterator[None]:
-    """Turn *no space left* into a message with the path and the free bytes."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        free = shutil.disk_usage(target.parent if target.parent.exists() else Path.cwd()).free
-        raise ResourceError(
-            f"no space left while writing {target} ({free / 1e6:,.0f} MB free)",
-            "nothing half-written is left behind",
-            "free some space, then run the same command again",
-        ) from None
 
 
 def _sync_tree(folder: Path) -> None:

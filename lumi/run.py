@@ -29,6 +29,7 @@ from lumi.callbacks.progress import peak_memory_bytes
 from lumi.callbacks.stopping import StopRequest
 from lumi.config import build, find_class, resolve
 from lumi.data import Curriculum, MixedWindows, PreferenceData, RunLength
+from lumi.disk import disk_errors
 from lumi.doctor import Subject, ask_quickly, say_all
 from lumi.errors import ConfigError, DataError, Interrupted
 from lumi.failures import explained, micro_batch
@@ -91,6 +92,7 @@ def train_rank(settings: Settings) -> dict[str, float]:
     setup: TrainerConfig = build(settings["trainer"], "trainer")
     with joined(setup.device(), group_of_one=setup.strategy == "fsdp") as ranks, contextlib.ExitStack() as held:
         ranks.first_does(lambda: held.enter_context(folder_lock(folder)))
+        held.enter_context(disk_errors(folder))  # of every logger and callback that writes
         start = ranks.first_does(lambda: starting_point(settings, folder))
         if start == "finished":
             log.info("%s is finished; nothing to do (name=… or other settings make another run)", folder)

@@ -32,6 +32,7 @@ from lumi.arch.lora import Lora, join_state, load_adapter, save_adapter, split_s
 from lumi.arch.weights import CONFIG, WEIGHTS, load_state, read_config, save_weights
 from lumi.callbacks.stopping import StopRequest
 from lumi.callbacks.training_state import read_training_state
+from lumi.disk import check_space
 from lumi.errors import CheckpointError, ConfigError, DataError, ResourceError
 from lumi.manifest import atomic_folder, fingerprint, remove_folder, sweep, verify, write_atomic, write_manifest
 from lumi.ranks import largest
@@ -89,7 +90,8 @@ class FolderCheckpointIO(CheckpointIO):
                 save_adapter(folder, adapter, self.run.lora)
             (folder / "tokenizer.model").write_bytes(self.run.tokenizer)
             (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
-            torch.save(checkpoint, folder / "training.pt")
+            with (folder / "training.pt").open("wb") as file:  # a path, and PyTorch would not say what went wrong
+                torch.save(checkpoint, file)
             write_manifest(
                 folder,
                 kind="checkpoint",
@@ -177,6 +179,16 @@ class Checkpoint(pl.Callback):
         if trainer.is_global_zero:
             for folder in (self.folder.parent, self.folder):
                 sweep(folder)
+            self._check_space(pl_module)
+
+    def _check_space(self, module: pl.LightningModule) -> None:
+        """Refuse a run whose checkpoints cannot fit: weights and a moment of each, at the least, in all that stay and one."""
+        weights = sum(parameter.nbytes for parameter in module.parameters())
+        trained = sum(parameter.nbytes for parameter in module.parameters() if parameter.requires_grad)
+        there = len(list_checkpoints(self.folder))
+        stay = min(self.keep_last or self.total_steps, math.ceil(self.total_steps / self.every_steps))
+        fix = "free some space, or use a smaller callbacks.checkpoint.keep_last or arch"
+        check_space(self.folder, (weights + trained) * max(1, stay + 1 - there), fix)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Also in the validation after the last step, which Lightning would break off on one rank only."""

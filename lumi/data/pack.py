@@ -20,9 +20,10 @@ from lumi.corpus.engine.executor import mark_done, stop_on_signals
 from lumi.corpus.engine.pack import PackShards, split_fraction, token_dtype
 from lumi.data.packed import Split
 from lumi.data.shards import SplitWriter, check_packed
+from lumi.disk import check_space, disk_errors
 from lumi.errors import ConfigError, DataError, join_violations
 from lumi.lock import folder_lock
-from lumi.manifest import Manifest, atomic_folder, disk_errors, read_manifest, verify, write_manifest
+from lumi.manifest import Manifest, atomic_folder, read_manifest, verify, write_manifest
 from lumi.reuse import content_fingerprint, finished
 from lumi.tokenizer import Tokenizer
 
@@ -115,8 +116,8 @@ def pack(
         facts = read_manifest(corpus, kind="corpus")
         codec = Tokenizer.load(tokenizer)
         shards = corpus_shards(corpus, facts, source)
-        content = facts.info["content_sha256"] if source is None else facts.info["sources"][source]["content_sha256"]
-        settings, parents = config.settings(), {"corpus": content, "tokenizer": codec.sha256}
+        about = facts.info if source is None else facts.info["sources"][source]
+        settings, parents = config.settings(), {"corpus": about["content_sha256"], "tokenizer": codec.sha256}
         fix = "force=true packs it again"
         done = finished(folder, kind="packed", key="pack", settings=settings, parents=parents, force=force, fix=fix)
         name = source or facts.name
@@ -125,6 +126,7 @@ def pack(
             return done
         start = time.monotonic()
         fingerprint = content_fingerprint(settings, parents)
+        check_space(folder, about["tokens"] * token_dtype(codec).itemsize)
         with disk_errors(folder):
             step = _tokenise(
                 folder, shards, tokenizer, codec.sha256, config, executor or Local(workers=1), fingerprint, force

@@ -35,9 +35,10 @@ from lumi.corpus.engine.finish import finish
 from lumi.corpus.engine.stages import RAW, OpenBlocks, ReadSources, WriteProcessed
 from lumi.corpus.engine.write import EXACT, KEPT, NEAR, WriteShards, verdicts_of
 from lumi.corpus.tokens import TokenCounter
+from lumi.disk import disk_errors
 from lumi.errors import DataError
 from lumi.lock import folder_lock
-from lumi.manifest import Manifest, atomic_folder, disk_errors, fingerprint, verify
+from lumi.manifest import Manifest, atomic_folder, fingerprint, verify
 from lumi.reuse import content_fingerprint, finished
 
 log = logging.getLogger(__name__)
