@@ -98,7 +98,8 @@ def build_records(
             for split, kept in by_split.items():
                 _write(work / f"{split}.jsonl", kept)
             _write(
-                work / "rejected.jsonl", [{"where": r.where, "reason": r.reason, "detail": r.detail} for r in rejected]
+                work / "rejected.jsonl",
+                [{"where": r.where, "reason": r.reason, "detail": _shown(r.detail)} for r in rejected],
             )
             audit = []
             if describe:
@@ -171,6 +172,11 @@ def _write(path: Path, rows: list[Row]) -> None:
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+def _shown(text: str) -> str:
+    """Text for a file, whatever stood in a bad row: half a surrogate pair by its number."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _card(kind: str, source: Described, info: dict[str, Any], audit: list[str], example: Row) -> str:

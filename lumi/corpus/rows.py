@@ -9,7 +9,7 @@ from lumi.corpus.json_list import JsonList
 from lumi.corpus.paths import find_files
 from lumi.corpus.readers import file_format
 from lumi.corpus.row_rules import hash_files
-from lumi.corpus.streams import Oversized, open_stream, read_lines
+from lumi.corpus.streams import Oversized, open_stream, read_errors, read_lines
 from lumi.errors import DataError
 
 _MOST_BYTES = 16_000_000
@@ -24,8 +24,9 @@ def read_json_rows(path: str | list[str]) -> Iterator[tuple[str, dict[str, Any] 
     """
     patterns = [path] if isinstance(path, str) else path
     for name, file in find_files(patterns, lambda found: _format(found) is not None, _KNOWN).items():
-        for line, row in _rows(file):
-            yield f"{name}:{line}", row if isinstance(row, dict) else f"is not a JSON object ({str(row)[:60]})"
+        with read_errors(file):
+            for line, row in _rows(file):
+                yield f"{name}:{line}", row if isinstance(row, dict) else f"is not a JSON object: {str(row)[:60]}"
 
 
 def rows_settings(

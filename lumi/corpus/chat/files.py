@@ -213,7 +213,7 @@ def message_list(rows: Any, role_key: str, content_key: str, roles: Mapping[str,
     known, messages = {**ROLES, **roles}, []
     for row in rows:
         role, content = (row.get(role_key), row.get(content_key)) if isinstance(row, dict) else (None, None)
-        if role not in known or not isinstance(content, str):
+        if not isinstance(role, str) or role not in known or not isinstance(content, str):
             return f"unknown role: {role!r}; roles maps names to system, user or assistant"
         messages.append(Message(role=known[role], content=content))  # pyright: ignore[reportArgumentType]
     return tuple(messages)
