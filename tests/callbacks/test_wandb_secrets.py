@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from lumi.errors import ConfigError
 from lumi.run import train
+from tests.faults.ledger import Report
 
 from .conftest import LOGGERS, SAMPLER
 from .wandb_records import OfflineRun
@@ -35,13 +36,14 @@ def secretive_run(
     return home / "runs" / "run"
 
 
-def test_no_file_of_a_run_holds_a_key_and_nothing_sent_holds_the_home_folder(secretive_run: Path) -> None:
+@pytest.mark.matrix("T9")
+def test_no_file_of_a_run_holds_a_key_and_nothing_sent_holds_the_home_folder(secretive_run: Path, row: Report) -> None:
     files = [file for file in secretive_run.rglob("*") if file.is_file()]
     assert {"config.yaml", "run.json", "metrics.csv", "hparams.yaml"} <= {file.name for file in files}
     assert any(file.suffix == ".wandb" for file in files)
-    for file in files:
-        assert b"planted" not in file.read_bytes(), file
+    leaks = [file for file in files if b"planted" in file.read_bytes()]
     assert "home-of-vesna" not in sent_text(secretive_run)
+    row(trials=len(SECRETS), failures=len(leaks), note=f"offline, {len(files)} files")
 
 
 def sent_text(run: Path) -> str:
