@@ -20,6 +20,7 @@ TINY_RUN = (
     "data.val_windows=4",
     "trainer.accelerator=cpu",
     "trainer.threads=1",
+    "trainer.precision=32-true",
     "callbacks.samples=null",
     "callbacks.progress.every_steps=1",
     "tokenizer.vocab_size=700",

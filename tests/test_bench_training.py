@@ -103,7 +103,7 @@ def test_the_limits_products_are_all_operations_of_a_step():
 def test_the_limit_is_measured():
     from benchmarks.training.limit import Limit
 
-    limit = Limit(work_of(CONFIG), torch.device("cpu"))
+    limit = Limit(work_of(CONFIG), torch.device("cpu"), half=False)
     turn = limit.take(2)
     assert turn["seconds"] > 0
     assert turn["amount"] == 2 * 3 * 16
@@ -144,7 +144,7 @@ def test_the_table_and_the_picture_show_all_that_ran_and_name_the_rest(tmp_path)
 
     group = [result("Lumi", 2.0), result("plain loop", 4.0), result(LIMIT, 1.0), Result("litgpt", error="no module")]
     contest = Contest(work_of(CONFIG), [group], ["Lumi"])
-    table = pretrain_table(contest, "cpu")
+    table = pretrain_table(contest, "cpu", half=False)
     assert [row["contestant"] for row in table.rows] == [LIMIT, "Lumi", "plain loop"]
     assert table.rows[2]["Lumi is … times as fast"] == 2
     assert table.rows[1]["of the limit %"] == 50

@@ -35,6 +35,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--arch", default="nano,tiny", help="names in conf/arch/, with commas")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bf16"),
+        default="auto",
+        help="of everyone; auto is what Lumi chooses",
+    )
+    parser.add_argument(
         "--documents", choices=("long", "short"), default="long", help="short: what isolation costs Lumi"
     )
     parser.add_argument("--rounds", type=int, default=7, help="turns of every contestant")
@@ -49,6 +55,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _half(precision: str, device: str) -> bool:
+    from lumi.trainer import TrainerConfig
+
+    return (
+        TrainerConfig(accelerator=device).resolved_precision() != "32-true"
+        if precision == "auto"
+        else precision == "bf16"
+    )
+
+
 def _pretrain(options: Options, archs: Sequence[str], out: Path) -> Iterator[Table]:
     from benchmarks.training.pretrain import contest
     from benchmarks.training.report import draw, pretrain_table
@@ -56,9 +72,13 @@ def _pretrain(options: Options, archs: Sequence[str], out: Path) -> Iterator[Tab
     for arch in archs:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             found = contest(options, arch, Path(folder))
-        suffix = "" if options.documents == "long" else f"-{options.documents}"
-        draw(found, options.device, out / f"pretrain-{arch}-{options.device}{suffix}.png")
-        yield pretrain_table(found, options.device)
+        draw(found, options.device, out / f"pretrain-{arch}-{_suffix(options)}.png")
+        yield pretrain_table(found, options.device, half=options.half)
+
+
+def _suffix(options: Options) -> str:
+    words = [options.device, "bf16" if options.half else "float32"]
+    return "-".join(words + ([] if options.documents == "long" else [options.documents]))
 
 
 def _overhead(options: Options, archs: Sequence[str], out: Path) -> Iterator[Table]:
@@ -105,6 +125,7 @@ def main(arguments: Sequence[str]) -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # workers are ended on the way out
     options = Options(
         device=given.device,
+        half=_half(given.precision, given.device),
         rounds=given.rounds,
         turn_seconds=given.turn_seconds,
         warmup=given.warmup,
@@ -122,7 +143,7 @@ def main(arguments: Sequence[str]) -> None:
     failed = []
     for part in given.part:
         tables = []
-        name = f"{part}-{options.device}" + ("" if options.documents == "long" else f"-{options.documents}")
+        name = f"{part}-{_suffix(options)}"
         try:
             for table in PARTS[part](options, given.arch.split(","), given.out):
                 print(table.markdown(), flush=True)

@@ -34,11 +34,19 @@ class BareLoop:
         read: the batch with a number, on the stage's device.
         loss: summed loss and number of targets of a batch.
         supervised: count supervised tokens as the amount of work; else every position of a window.
+        half: bf16 autocast.
     """
 
     def __init__(
-        self, stage: Any, read: Callable[[int], Batch], loss: Callable[[Batch], tuple[Tensor, Tensor]], supervised: bool
+        self,
+        stage: Any,
+        read: Callable[[int], Batch],
+        loss: Callable[[Batch], tuple[Tensor, Tensor]],
+        *,
+        supervised: bool,
+        half: bool,
     ) -> None:
+        self.half = half
         self.stage, self.read, self.loss, self.supervised = stage, read, loss, supervised
         trained = stage.trained_parameters()
         self.parameters = [parameter for _, parameter in trained]
@@ -51,7 +59,7 @@ class BareLoop:
         device = self.stage.device.type
         for _ in range(n):
             batch = self.read(self.step)
-            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            with torch.autocast(device, torch.bfloat16, enabled=self.half):
                 nll, targets = self.loss(batch)
             loss = nll / targets
             loss.backward()
@@ -123,7 +131,8 @@ def main() -> None:
         data, device = trainer.datamodule, stage.device
         batches = padded_batches if options.kind == "padded" else packed_batches
         losses = {"packed": lambda stage: stage.loss, "padded": causal_loss, "live": live_reference_loss}
-        loop = BareLoop(stage, batches(data, device), losses[options.kind](stage), options.supervised)
+        half, loss = trainer.precision != "32-true", losses[options.kind](stage)
+        loop = BareLoop(stage, batches(data, device), loss, supervised=options.supervised, half=half)
         serve(channel, loop.take, device=device, warmup=options.warmup, facts=facts)
         raise Stopped
 

@@ -65,11 +65,12 @@ class Limit:
     Args:
         work: shape of the step.
         device: where.
+        half: in bf16 instead of float32.
     """
 
-    def __init__(self, work: Work, device: torch.device) -> None:
+    def __init__(self, work: Work, device: torch.device, *, half: bool) -> None:
         self.work, self.device = work, device
-        self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        self.dtype = torch.bfloat16 if half else torch.float32
         self.chosen: dict[str, str] = {}
         self.calls: list[Call] = []
         self.peak_flops = large_product_flops(device, self.dtype)
@@ -139,10 +140,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--half", action="store_true")
     options = parser.parse_args()
     channel = Channel()
     facts, device = imported(), torch.device(options.device)
-    limit = Limit(load_work(options.work), device)
+    limit = Limit(load_work(options.work), device, half=options.half)
     facts |= {"peak_flops": limit.peak_flops, "chosen": limit.chosen}
     serve(channel, limit.take, device=device, warmup=2, facts=facts)
 

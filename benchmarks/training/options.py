@@ -25,6 +25,7 @@ class Options:
 
     Attributes:
         device: cpu or cuda.
+        half: bf16 autocast for everyone instead of float32.
         rounds: turns of each contestant.
         turn_seconds: about so long is a turn of Lumi; the others do as many steps.
         warmup: steps before the contest.
@@ -37,6 +38,7 @@ class Options:
     """
 
     device: str
+    half: bool
     rounds: int
     turn_seconds: float
     warmup: int
@@ -59,6 +61,11 @@ class Options:
     def steps_of_a_turn(self, facts: dict[str, Any]) -> int:
         """From the seconds that a step took the first contestant."""
         return max(1, min(_MOST_STEPS, round(self.turn_seconds / facts["step_seconds"])))
+
+    @property
+    def precision(self) -> str:
+        """As Lumi's config names it."""
+        return f"trainer.precision={'bf16-mixed' if self.half else '32-true'}"
 
     def say(self, line: str) -> None:
         """Progress, beside the tables."""

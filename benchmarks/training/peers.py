@@ -124,10 +124,14 @@ class PlainLoop:
         work: optimizer and batch.
         batches: by number.
         device: of the model.
+        half: bf16 autocast.
     """
 
-    def __init__(self, model: nn.Module, loss: Loss, work: Work, batches: Batches, device: torch.device) -> None:
+    def __init__(
+        self, model: nn.Module, loss: Loss, work: Work, batches: Batches, device: torch.device, *, half: bool
+    ) -> None:
         self.model, self.loss, self.work, self.batches, self.device = model, loss, work, batches, device
+        self.half = half
         self.parameters = list(model.parameters())
         self.optimizer = adamw(model, work)
         self.step = 0
@@ -137,7 +141,7 @@ class PlainLoop:
         value = 0.0
         for number in range(n):
             tokens, targets = self.batches[self.step]
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
                 loss = self.loss(tokens, targets)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.parameters, self.work.clip_norm)
@@ -164,6 +168,7 @@ def main() -> None:
     parser.add_argument("peer", choices=list(PEERS))
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--half", action="store_true")
     parser.add_argument("--warmup", type=int, default=5)
     parser.add_argument("--compiled", action="store_true")
     options = parser.parse_args()
@@ -179,7 +184,7 @@ def main() -> None:
     model, loss = PEERS[options.peer](work, load_weights(options.work), options.compiled)
     model.to(device).train()
     facts["n_params"] = sum(parameter.numel() for parameter in model.parameters())
-    loop = PlainLoop(model, loss, work, Batches(options.work, device), device)
+    loop = PlainLoop(model, loss, work, Batches(options.work, device), device, half=options.half)
     serve(channel, loop.take, device=device, warmup=options.warmup, facts=facts)
 
 

@@ -103,6 +103,7 @@ def run_overrides(options: Options, arch: str, folder: Path, name: str, document
         f"budget.steps={_MANY}",
         f"trainer.val_every_steps={_MANY}",
         f"trainer={'cpu' if options.device == 'cpu' else 'auto'}",
+        options.precision,
         f"paths.runs='{folder / 'runs'}'",
         f"name={name}",
         "resume=never",
@@ -139,7 +140,7 @@ def peer_contestants(options: Options, work: Work, folder: Path) -> list[Contest
             continue
         python = sys.executable if peer == "plain" else str(options.peers / "bin" / "python")
         for suffix, flags in (("", []), (", compiled", ["--compiled"])):
-            command = [python, "-m", f"{_MODULES}.peers", peer, "--work", str(folder), "--device", options.device]
+            command = [python, "-m", f"{_MODULES}.peers", peer, "--work", str(folder), *_where(options)]
             memory = needed_bytes(options, work, whole_logits=True)
             found.append(Contestant(f"{name}{suffix}", [*command, "--warmup", str(options.warmup), *flags], memory))
     return found
@@ -147,7 +148,7 @@ def peer_contestants(options: Options, work: Work, folder: Path) -> list[Contest
 
 def needed_bytes(options: Options, work: Work, *, whole_logits: bool) -> float:
     """What a contestant is expected to hold at most: libraries, weights with gradients and moments, activations, logits."""
-    half = options.device != "cpu"
+    half = options.half
     activations = work.n_tokens * work.n_layers * (12 * work.d_model + 4 * work.d_ff) * (2 if half else 4)
     logits = work.n_tokens * work.vocab_size * (10 if half else 12) if whole_logits else 0
     return 0.7e9 + 16 * work.n_params + activations + logits
@@ -175,4 +176,8 @@ def lumi_command(arguments: Sequence[str]) -> list[str]:
 
 
 def _module(name: str, folder: Path, options: Options) -> list[str]:
-    return [sys.executable, "-m", f"{_MODULES}.{name}", "--work", str(folder), "--device", options.device]
+    return [sys.executable, "-m", f"{_MODULES}.{name}", "--work", str(folder), *_where(options)]
+
+
+def _where(options: Options) -> list[str]:
+    return ["--device", options.device, *(["--half"] if options.half else [])]

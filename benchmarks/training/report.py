@@ -43,7 +43,7 @@ def peak_bytes(result: Result) -> int | None:
     return peaks.get("cuda", peaks.get("rss")) if result.name != LIMIT else None
 
 
-def pretrain_table(contest: Contest, device: str) -> Table:
+def pretrain_table(contest: Contest, device: str, *, half: bool) -> Table:
     """One row a contestant, the fastest first, the limit on top."""
     results = merged(contest.groups)
     ran = sorted((one for one in results.values() if one.turns), key=lambda one: -one.rate)
@@ -54,7 +54,7 @@ def pretrain_table(contest: Contest, device: str) -> Table:
         "groups": [[vars(one) for one in group] for group in contest.groups],
         "left_out": {one.name: one.error for one in results.values() if not one.turns},
     }
-    return Table(title=_title(contest), rows=rows, notes=[*_notes(contest, results, device), *missing], raw=raw)
+    return Table(title=_title(contest), rows=rows, notes=[*_notes(contest, results, half=half), *missing], raw=raw)
 
 
 def _row(contest: Contest, result: Result, device: str) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def _title(contest: Contest) -> str:
     return f"Pretraining, {work.arch}: {work.n_params:,} parameters, {work.batch_size} x {work.seq_len} tokens a step"
 
 
-def _notes(contest: Contest, results: dict[str, Result], device: str) -> list[str]:
+def _notes(contest: Contest, results: dict[str, Result], *, half: bool) -> list[str]:
     work, limit = contest.work, results[LIMIT]
     turns = max((len(one.turns) for one in results.values()), default=0)
     steps = max((turn["steps"] for one in results.values() for turn in one.turns), default=0)
@@ -95,7 +95,7 @@ def _notes(contest: Contest, results: dict[str, Result], device: str) -> list[st
     notes = [
         ", ".join(f"{name} {version}" for name, version in found.items()),
         f"vocabulary {work.vocab_size:,}, {work.flops_per_token / 1e6:.1f} MFLOP a token; medians of {turns} turns of {steps} "
-        f"steps, in turns, a process each, {threads} threads, {'float32' if device == 'cpu' else 'bf16 autocast'}",
+        f"steps, in turns, a process each, {threads} threads, {'bf16 autocast' if half else 'float32'}",
         *(f"{name}: {'' if ran else 'not '}compiled" for name, ran in compiled.items()),
         "ratios and shares are medians over turns that followed each other; a token is a position that is computed",
         "first weights, batches and optimizer are the same for all, so equal losses mean equal work",

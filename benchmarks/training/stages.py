@@ -82,6 +82,7 @@ def _common(options: Options, arch: str, folder: Path, name: str) -> list[str]:
         f"paths.runs='{folder / 'runs'}'",
         f"name={name}",
         f"trainer={'cpu' if options.device == 'cpu' else 'auto'}",
+        options.precision,
         "resume=never",
         "data.val_windows=8",
         "callbacks.samples=null",
