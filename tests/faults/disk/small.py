@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_NEWNS, _NEWUSER, _REMOUNT, _PRIVATE_BELOW = 0x20000, 0x10000000, 32, 1 << 18 | 1 << 14
+_NEWNS, _NEWUSER, _READ_ONLY, _REMOUNT, _PRIVATE_BELOW = 0x20000, 0x10000000, 1, 32, 1 << 18 | 1 << 14
 _PAGE = 4096
 
 
@@ -67,6 +67,10 @@ class SmallDisk:
         """Take or free some space; the number of files is no limit any more."""
         self._options = self._options and ",nr_inodes=100000"
         self._mount(b"tmpfs", os.fsencode(self.place), b"tmpfs", _REMOUNT, self._sized(n_bytes))
+
+    def freeze(self) -> None:
+        """Allow nothing but reading."""
+        self._mount(b"tmpfs", os.fsencode(self.place), b"tmpfs", _REMOUNT | _READ_ONLY, None)
 
     def used_bytes(self) -> int:
         """That are taken."""

@@ -16,8 +16,8 @@ from tests.faults.ledger import Report
 ROOMY = 2**28
 STAGES = ("corpus", "tokenizer", "packed", "conversations", "training", "merge", "export", "evaluation")
 LEVELS = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-SHORT = [(stage, (0.3, 0.8)) for stage in ("packed", "training", "merge")]
-LONG = [pytest.param(stage, LEVELS, marks=pytest.mark.faults) for stage in STAGES]
+SHORT = [pytest.param(stage, (0.3, 0.8), id=f"{stage}, 2 amounts") for stage in ("packed", "training", "merge")]
+LONG = [pytest.param(stage, LEVELS, id=f"{stage}, 10 amounts", marks=pytest.mark.faults) for stage in STAGES]
 
 
 def artefacts(folder: Path) -> list[Path]:
