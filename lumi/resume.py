@@ -22,6 +22,7 @@ from lumi.errors import CheckpointError, ConfigError, DataError
 from lumi.identity import decisive, read_state
 from lumi.layout import warn_of_layout
 from lumi.manifest import verify
+from lumi.trainer import TrainerConfig
 
 log = logging.getLogger(__name__)
 
@@ -135,4 +136,5 @@ def versions() -> dict[str, str]:
         "pytorch-lightning": importlib.metadata.version("pytorch-lightning"),
         "numpy": np.__version__,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "precision=auto": TrainerConfig().resolved_precision(),  # another machine may decide otherwise
     }

@@ -103,7 +103,7 @@ def make_stage(decoder: Decoder, recipe: Any, *, accumulate: int = 1, total_step
 
 def fit(stage: Pretrain, batches: Sequence[PackedBatch], *callbacks: pl.Callback, **arguments: Any) -> None:
     """With the arguments of every real run."""
-    config = TrainerConfig(accelerator="cpu", accumulate=stage.accumulate)
+    config = TrainerConfig(accelerator="cpu", precision="32-true", accumulate=stage.accumulate)
     given = {**config.lightning_arguments(), "max_steps": stage.total_steps, "logger": False, **arguments}
     if "plugins" in arguments:
         del given["precision"]
@@ -243,7 +243,8 @@ def test_another_micro_batch_has_another_dropout(tiny_config):
 
 
 def validate(stage: Pretrain, batches: Sequence[PackedBatch]) -> dict[str, float]:
-    trainer = pl.Trainer(**TrainerConfig(accelerator="cpu").lightning_arguments(), logger=False)
+    config = TrainerConfig(accelerator="cpu", precision="32-true")
+    trainer = pl.Trainer(**config.lightning_arguments(), logger=False)
     trainer.validate(stage, DataLoader(batches, batch_size=None), verbose=False)  # pyright: ignore[reportArgumentType]
     return stage.val_metrics
 
