@@ -9,7 +9,8 @@ from lumi.corpus.json_list import JsonList
 from lumi.corpus.paths import find_files
 from lumi.corpus.readers import file_format
 from lumi.corpus.row_rules import hash_files
-from lumi.corpus.streams import Oversized, open_stream, read_errors, read_lines
+from lumi.corpus.streams import BOM, Oversized, open_stream, read_errors, read_lines
+from lumi.corpus.text import Fault, decode_utf8
 from lumi.errors import DataError
 
 _MOST_BYTES = 16_000_000
@@ -78,8 +79,11 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
 def _parsed(line: bytes | Oversized) -> Any:
     if isinstance(line, Oversized):
         return f"{line.n_bytes:,} bytes, more than {_MOST_BYTES:,}"
+    text = decode_utf8(line)  # json.loads would guess at UTF-16, line by line
+    if isinstance(text, Fault):
+        return text.rule
     try:
-        return json.loads(line)
+        return json.loads(text.removeprefix(BOM))
     except (ValueError, RecursionError) as error:
         return f"{error}"
 
