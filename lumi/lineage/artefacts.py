@@ -26,8 +26,8 @@ def links_of(folder: Path, manifest: Manifest) -> list[Link]:
     return makers[manifest.kind](folder, manifest) if manifest.kind in makers else []
 
 
-def _again(step: str, folder: Path) -> str:
-    return f"restore it, or make it again: python prepare.py step={step}, with the settings that {folder} notes"
+def _again(step: str) -> str:
+    return f"restore it, or make it again: python prepare.py step={step}"
 
 
 def _of_tokenizer(folder: Path, manifest: Manifest) -> list[Link]:
@@ -44,7 +44,7 @@ def _of_tokenizer(folder: Path, manifest: Manifest) -> list[Link]:
             places=near(folder, places),
             expected=manifest.parents,
             by="content",
-            fix=_again("corpus", folder),
+            fix=_again("corpus"),
         )
     ]
 
@@ -63,9 +63,9 @@ def _of_packed(folder: Path, manifest: Manifest) -> list[Link]:
             places=near(folder, corpus),
             expected={manifest.name: manifest.parents["corpus"]},
             by="content",
-            fix=_again("corpus", folder),
+            fix=_again("corpus"),
         ),
-        _tokenizer_link(near(folder, tokenizer), manifest.parents["tokenizer"], _again("tokenizer", folder)),
+        _tokenizer_link(near(folder, tokenizer), manifest.parents["tokenizer"], _again("tokenizer")),
     ]
 
 
@@ -88,7 +88,7 @@ def _of_reference(folder: Path, manifest: Manifest) -> list[Link]:
             places=near(folder, [*_noted(folder, manifest, name), folder.parent.parent / "preference" / name]),
             expected={name: sha256},
             by="fingerprint",
-            fix=_again("preference", folder),
+            fix=_again("preference"),
         )
         for name, sha256 in settings["data"].items()
     ]
@@ -124,21 +124,19 @@ def links_of_facts(folder: Path, facts: Mapping[str, Any]) -> list[Link]:
     for kind in FOLDERS:
         for name, path in (packed if kind == "packed" else facts.get(kind, {})).items():
             expected = {name: data[name]} if name in data else {}
-            links.append(data_link(kind, name, near(folder, [path]), expected, folder))
+            links.append(data_link(kind, name, near(folder, [path]), expected))
     if not links:
         settings = facts.get("settings", {}).get("tokenizer", {})
         path = settings.get("path") or Path(facts["settings"]["paths"]["data"]) / "tokenizer" / settings["name"]
-        links.append(_tokenizer_link(near(folder, [path]), facts["tokenizer_sha256"], _again("tokenizer", folder)))
+        links.append(_tokenizer_link(near(folder, [path]), facts["tokenizer_sha256"], _again("tokenizer")))
     return links
 
 
-def data_link(kind: str, name: str, places: list[Path], expected: Mapping[str, str], child: Path) -> Link:
+def data_link(kind: str, name: str, places: list[Path], expected: Mapping[str, str]) -> Link:
     """To packed text, conversations or pairs."""
     role = {"packed": "text", "chat": "conversations", "preference": "pairs"}[kind]
     step = "pack" if kind == "packed" else kind
-    return Link(
-        role=role, kind=kind, name=name, places=places, expected=expected, by="fingerprint", fix=_again(step, child)
-    )
+    return Link(role=role, kind=kind, name=name, places=places, expected=expected, by="fingerprint", fix=_again(step))
 
 
 def _replayed(folder: Path, facts: Mapping[str, Any], name: str) -> str | None:

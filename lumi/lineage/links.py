@@ -34,8 +34,6 @@ class Link:
 
     def differs(self, manifest: Manifest) -> str:
         """``has …, expected …`` of the first hash that differs; empty when this is what was meant."""
-        if manifest.kind != self.kind:
-            return f"is a {manifest.kind}, expected a {self.kind}"
         for name, expected in self.expected.items():
             actual = _identities(manifest, self.by, name)
             if expected not in actual:
@@ -76,15 +74,18 @@ def near(place: Path, paths: Iterable[Any]) -> list[Path]:
     return [path for path in found if (path / MANIFEST).exists()] or noted[:1]
 
 
-def candidates(place: Path, path: Path) -> Iterator[Path]:
+def candidates(place: Path, path: Path, *, least_parts: int = 2) -> Iterator[Path]:
     """Where a path may lead that was noted in another working directory, or before everything was moved.
 
     As it is; else it, or the end of it, below a folder above ``place``. That is a guess, which the hash confirms or not.
+
+    Args:
+        least_parts: names at the end of an absolute path that must be the same.
     """
     yield path
     above = place.resolve().parents
     parts = path.parts[1:] if path.is_absolute() else path.parts
-    for start in range(len(parts) if path.is_absolute() else 1):
+    for start in range(max(1, len(parts) - least_parts + 1) if path.is_absolute() else 1):
         yield from (folder.joinpath(*parts[start:]) for folder in above)
 
 
@@ -99,3 +100,9 @@ def headline(manifest: Manifest) -> str:
             return manifest.files[name]["sha256"]
     gguf = [entry["sha256"] for name, entry in manifest.files.items() if name.endswith(".gguf")]
     return gguf[0] if gguf else manifest.fingerprint
+
+
+def short(path: Path) -> Path:
+    """Relative to the working directory where it lies below it."""
+    resolved, here = path.resolve(), Path.cwd()
+    return resolved.relative_to(here) if resolved.is_relative_to(here) else path

@@ -7,16 +7,6 @@ from typing import Any, Literal
 
 State = Literal["verified", "same", "missing", "changed", "unproven", "generated", "read"]
 
-WORDS: dict[State, str] = {
-    "verified": "every byte hashed, the same",
-    "same": "the same by name and sizes; not hashed",
-    "missing": "is not here",
-    "changed": "is not what it was",
-    "unproven": "is here; that it is the same one was not recorded",
-    "generated": "made from settings alone",
-    "read": "",
-}
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FileCheck:

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lumi.lineage.documents import ReadDocument, ReadWindow
-from lumi.lineage.tree import short
+from lumi.lineage.links import short
 
 _HEAD, _TAIL = 160, 60
 """Characters of a long text that are shown of its beginning and its end."""

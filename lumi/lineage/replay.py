@@ -168,7 +168,9 @@ def found_again(checkpoint: Path, settings: Mapping[str, Any]) -> dict[str, Any]
     """The settings, with the folder of the data where it lies from here."""
     settings = copy.deepcopy(dict(settings))
     root = Path(settings["paths"]["data"])
-    settings["paths"]["data"] = str(next((place for place in candidates(checkpoint, root) if place.is_dir()), root))
+    settings["paths"]["data"] = str(
+        next((place for place in candidates(checkpoint, root, least_parts=1) if place.is_dir()), root)
+    )
     return settings
 
 

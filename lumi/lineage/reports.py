@@ -115,7 +115,7 @@ def _evaluated(path: Path, made_from: Found, tracer: Tracer) -> list[tuple[str, 
     for data in FOLDERS:
         for name, one in made_from.get(data, {}).items():
             expected = {name: one["fingerprint"]}
-            link = data_link(data, name, near(path.parent, [one["path"]]), expected, path)
+            link = data_link(data, name, near(path.parent, [one["path"]]), expected)
             parents.append((f"scored {link.role}", tracer.follow(link)))
     for name, sha256 in made_from.get("files", {}).items():
         file = Node(kind="text", name=Path(name).name, path=Path(name), sha256=sha256, code="")

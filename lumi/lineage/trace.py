@@ -9,7 +9,7 @@ from lumi.errors import DataError
 from lumi.lineage import words
 from lumi.lineage.artefacts import links_of, links_of_facts
 from lumi.lineage.checks import check_files, judge
-from lumi.lineage.links import Link, headline
+from lumi.lineage.links import Link, headline, short
 from lumi.lineage.node import Node
 from lumi.lineage.sources import source_nodes
 from lumi.manifest import MANIFEST, Manifest, read_manifest
@@ -49,6 +49,7 @@ class Tracer:
 
     def __init__(self, *, full: bool) -> None:
         self.full = full
+        self._recipes: list[Path] = []  # settings of the models on the way here: how their data were made
         self._known: dict[Path, Node] = {}
 
     def artefact(self, folder: Path) -> Node:
@@ -63,7 +64,10 @@ class Tracer:
         wrong = ""
         for place in (place for place in link.places if (place / MANIFEST).exists()):
             try:
-                differs = link.differs(read_manifest(place))
+                manifest = read_manifest(place)
+                if manifest.kind != link.kind:
+                    continue  # a guess that was none
+                differs = link.differs(manifest)
             except DataError as error:
                 differs = f"cannot be followed: {error}"
             if differs:
@@ -121,11 +125,14 @@ class Tracer:
         )
         judge(node, check_files(folder, manifest, full=self.full), full=self.full)
         node.fix = "" if not node.problem else "restore that file from a copy, or make the folder again"
+        self._recipes.append(folder.parent.parent / "config.yaml")
         try:
             self._add_parents(node, folder, manifest, facts)
         except (DataError, KeyError, TypeError, AttributeError) as error:
             node.state = "changed"
             node.problem = node.problem or f"{folder} does not say what it was made from ({error!r})"
+        finally:
+            self._recipes.pop()
         return node
 
     def _add_parents(self, node: Node, folder: Path, manifest: Manifest, facts: Mapping[str, Any]) -> None:
@@ -147,8 +154,14 @@ class Tracer:
             sha256=link.hash,
             state="changed" if wrong else "missing",
             problem=wrong or f"{is_named} is not here" + (f" ({place})" if place else ""),
-            fix=link.fix,
+            fix=link.fix + self._with_settings(),
+            code="",
         )
+
+    def _with_settings(self) -> str:
+        """Where the settings are with which something was made: the nearest run above it has them."""
+        found = next((path for path in reversed(self._recipes) if path.exists()), None)
+        return f", with the settings in {short(found)}" if found else ""
 
 
 _SHOWN = ("train/loss", "val/loss")

@@ -1,11 +1,11 @@
 """The chain as a person reads it: a tree for why=…, a table for verify=…."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from rich.text import Text
 
-from lumi.lineage.node import WORDS, Node, State
+from lumi.lineage.links import short
+from lumi.lineage.node import Node, State
 
 _MARKS: dict[State, tuple[str, str]] = {
     "verified": ("✓ verified", "green"),
@@ -78,7 +78,8 @@ def _details(node: Node, code: str) -> Iterator[tuple[str, str]]:
         yield str(short(node.path)), "dim"
     if code:
         yield code, "dim"
-    shown = [one for one in node.files if node.kind == "source" or one.state in ("missing", "changed")]
+    bad = [one for one in node.files if one.state in ("missing", "changed")]
+    shown = [*bad, *(one for one in node.files if node.kind == "source" and one not in bad)]
     for one in shown[:_FILES_SHOWN]:
         mark, style = _MARKS[one.state]
         yield f"{short(one.path)}  {one.expected[:12]}  {mark}", style if one.state in ("missing", "changed") else "dim"
@@ -101,12 +102,3 @@ def table(root: Node) -> list[list[str]]:
         where = "" if node.path is None else str(short(node.path))
         rows.append([node.kind, where or node.name, (node.sha256 or "")[:12], f"{checked:,}", found or "read"])
     return rows
-
-
-def short(path: Path) -> Path:
-    """Relative to the working directory where it lies below it."""
-    resolved, here = path.resolve(), Path.cwd()
-    return resolved.relative_to(here) if resolved.is_relative_to(here) else path
-
-
-__all__ = ["WORDS", "short", "table", "tree"]

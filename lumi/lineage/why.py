@@ -41,7 +41,17 @@ def why(settings: dict[str, Any]) -> Node:
         write_atomic(Path(settings["out"]), text)
         log.info("written: %s", settings["out"])
     refuse_broken(root)
+    log.info("%s", _summary(root))
     return root
+
+
+def _summary(root: Node) -> str:
+    """How far the chain is known, in a line."""
+    nodes = [node for node in root.chain() if node.files]
+    hashed = sum(one.actual is not None for node in nodes for one in node.files)
+    open_ends = [node for node in root.chain() if node.state in ("unproven", "missing")]
+    text = f"the chain is whole: {len(nodes)} links, {hashed:,} files hashed"
+    return text + (f"; not proven: {', '.join(f'{node.kind} {node.name}' for node in open_ends)}" if open_ends else "")
 
 
 def refuse_broken(root: Node) -> None:
