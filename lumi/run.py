@@ -76,7 +76,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     settings = resolve(cfg)
     check(settings)
     setup: TrainerConfig = build(settings["trainer"], "trainer")
-    if settings["plan"] or settings["doctor"] is True:
+    if settings["plan"] or settings.get("doctor") is True:
         tried = _Run(settings, run_folder(settings), None, Ranks())
         tried.measure() if settings["plan"] else say_all(tried.subject())
         return {}
@@ -165,7 +165,7 @@ class _Run:
         self._announce()
         if stage.needs_reference:
             self._attach_reference(initial)
-        if self.start is None and self.settings["doctor"] == "quick":
+        if self.start is None and self.settings.get("doctor") == "quick":
             self.ranks.first_does(lambda: ask_quickly(self._subject(stage, initial)))
         self._save_state("running", {})
         trainer = self._trainer(self.decoder.config, stage)

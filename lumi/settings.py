@@ -47,7 +47,7 @@ def check(settings: Settings) -> None:
         lambda: _check_sharding(settings),
         lambda: _check_seed(settings["seed"]),
         lambda: _check_plan(settings["plan"], settings["law"]),
-        lambda: _check_doctor(settings["doctor"]),
+        lambda: _check_doctor(settings.get("doctor", "quick")),
         lambda: _check_allowed(settings.get("resume_allow")),
         lambda: check_no_secrets(settings, os.environ),
         lambda: _check_nodes({"stage": settings["stage"]}, "", STAGE_OFFERED),

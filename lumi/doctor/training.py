@@ -99,13 +99,13 @@ def _gradient(subject: Subject, parts: list[Any]) -> Tensor:
 
 
 def overfit(subject: Subject) -> Finding:
-    """A copy of the model learns two windows by heart; at ten times the rate if it does not at the run's own."""
+    """A copy of the model learns two windows by heart; at other rates if it does not at the run's own."""
     few = subject.few
-    for factor in (1.0, 10.0, 100.0):
+    for factor in (1.0, 10.0, 0.1, 100.0, 0.01, 0.001):
         losses = train_copy(subject, few, factor=factor, steps=OVERFIT_STEPS).losses
         first, last = losses[0], losses[-1]
         seen = f"loss of two windows from {first:.3f} to {last:.3f} in {OVERFIT_STEPS} steps"
-        at = "" if factor == 1 else f", at {factor:.0f} times the run's rate"
+        at = "" if factor == 1 else f", at {factor:g} times the run's rate"
         if last < 0.95 * first:
             return ok(seen + at)
     return error(
