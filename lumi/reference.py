@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from lumi.arch import Decoder
 from lumi.corpus.engine.blocks import read_array
-from lumi.data import PreferenceData
+from lumi.data import PreferenceData, PreferenceStream
 from lumi.data.loading import ValBatches
 from lumi.generate import evaluation_mode
 from lumi.lock import folder_lock
@@ -85,7 +85,10 @@ def _log_probabilities(stream: Any, decoder: Decoder, batch_size: int, precision
     result = np.zeros((len(stream.examples), 2), dtype=np.float32)
     device = decoder.lm_weight.device
     dtype = torch.float16 if precision.startswith("16") else torch.bfloat16
-    batches = ValBatches([stream], batch_size=batch_size, max_windows=None)
+    # Packed the same way whatever the run's seed: its neighbours in a row move a value's last bits, and runs that begin from
+    # the same model share the file, whichever of them makes it.
+    rows: Any = PreferenceStream(stream.examples, stream.seq_len, seed=0)
+    batches = ValBatches([rows], batch_size=batch_size, max_windows=None)
     bar = tqdm(range(len(batches)), desc=f"reference {name}", unit="batch", delay=2, disable=None, leave=False)
     with evaluation_mode(decoder), torch.autocast(device.type, dtype, enabled=precision != "32-true"):
         for number in bar:

@@ -10,7 +10,7 @@ from lumi.data.mixed import Beginning, MixedWindows, RunLength
 from lumi.data.module import PackedData
 from lumi.data.pack import PackConfig
 from lumi.data.packed import PackedStream
-from lumi.data.preference import PreferenceData, render_pairs
+from lumi.data.preference import PreferenceData, PreferenceStream, render_pairs
 from lumi.data.prepare import Locations, prepare
 from lumi.data.rows import RowStream
 
@@ -24,6 +24,7 @@ __all__ = [
     "PackedData",
     "PackedStream",
     "PreferenceData",
+    "PreferenceStream",
     "RowStream",
     "RunLength",
     "answer_document",

@@ -21,9 +21,9 @@ from lumi.identity import is_finished, run_folder
 from lumi.lock import folder_lock
 from lumi.settings import ROOT_KEYS
 from lumi.sweep.plugins import SlotsLauncher
-from lumi.sweep.slots import Feed, Slots, check_slots, child_script
+from lumi.sweep.slots import Feed, check_slots, child_script
 from lumi.sweep.space import read_space
-from lumi.sweep.study import JobsFailed, Study, count_states, study_name
+from lumi.sweep.study import JobsFailed, State, Study, count_states, study_name
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +49,13 @@ class Command:
         parser = OverridesParser.create(config_loader=context.config_loader)
         self.space = read_space(parser.parse_overrides(list(overrides)))
         self.slots = check_slots(config.slots)
+        self.success: State = "planned" if config.plan or config.get("doctor") is True else "finished"
 
     def execute(self) -> None:
         """Train what is missing."""
         sweep = build(OmegaConf.to_container(self._config.sweep, resolve=True), "sweep")
+        if self.success == "planned" and sweep.kind != "grid":
+            raise ConfigError(f"sweep={sweep.kind}", "trains, and plan=true and doctor=true do not", "sweep=grid")
         study = Study(
             root=Path(self._config.hydra.sweep.dir),
             name=study_name(self._config.study, self.space, sweep.kind),
@@ -84,10 +87,11 @@ class Command:
         log.info("study           %s: %s", study.folder, study.counts())
         launcher = self._launcher(study)
         if isinstance(launcher, SlotsLauncher):
-            slots = Slots(study, child_script(sys.argv), slots=self.slots, metric=metric, total=total)
+            slots = launcher.runner(study, child_script(sys.argv), slots=self.slots, metric=metric, total=total)
+            slots.success = self.success
             slots.run(feed)
         else:
-            run_batches(study, launcher, feed)
+            run_batches(study, launcher, feed, self.success)
         failed = [job for job in study.jobs if job.state == "failed" and job.number not in failed_before]
         log.info("study           %s: %s", study.folder, study.counts())
         if sum(job.state == "finished" for job in study.jobs) > 1:
@@ -117,20 +121,20 @@ class Command:
         )
 
 
-def run_batches(study: Study, launcher: Launcher, feed: Feed) -> None:
-    """Run jobs by a launcher that takes them all at once and returns when all have ended."""
+def run_batches(study: Study, launcher: Launcher, feed: Feed, success: State = "finished") -> None:
+    """Run jobs by a launcher that takes them all at once and returns when all have ended; well is ``success``."""
     while batch := list(itertools.islice(iter(feed.take, None), feed.at_once)):
         for job in batch:
             study.set(job, "running")
         results: Sequence[JobReturn | Exception]
         try:
-            results = launcher.launch([[*study.arguments, *job.overrides] for job in batch], batch[0].number)
+            results = launcher.launch([study.words(job) for job in batch], batch[0].number)
         except RuntimeError as error:  # a job that vanished: submitit and joblib then give no result at all
             results = [error] * len(batch)
         for job, result in zip(batch, results, strict=True):
             error = result if isinstance(result, Exception) else _error(result)
             if error is None:
-                study.set(job, "finished")
+                study.set(job, success)
             else:
                 said = f"{type(error).__name__}: {error}".splitlines()
                 study.set(job, "stopped" if isinstance(error, Interrupted) else "failed", said[0])

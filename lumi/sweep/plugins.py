@@ -9,7 +9,7 @@ import importlib
 import sys
 import types
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
@@ -19,6 +19,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from lumi.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lumi.sweep.slots import Slots
+    from lumi.sweep.study import Study
 
 _PACKAGE = "hydra_plugins"
 
@@ -56,18 +60,43 @@ class SlotsLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Nothing to prepare."""
 
+    def runner(self, study: "Study", script: Sequence[str], *, slots: int, metric: str, total: int | None) -> "Slots":
+        """What runs the jobs."""
+        from lumi.sweep.slots import Slots
+
+        return Slots(study, script, slots=slots, metric=metric, total=total)
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Refuse another sweeper."""
-        raise ConfigError("hydra/launcher=slots", "needs hydra/sweeper=study", "or take hydra/launcher=basic")
+        raise ConfigError("hydra/launcher=slots or ray", "needs hydra/sweeper=study", "or take hydra/launcher=basic")
+
+
+class RayLauncher(SlotsLauncher):
+    """Says that jobs are processes of a Ray cluster: `lumi.sweep.ray`.
+
+    Args:
+        resources: keys and values of `lumi.sweep.ray.Resources`.
+    """
+
+    __module__ = f"{_PACKAGE}.lumi"
+
+    def __init__(self, **resources: Any) -> None:
+        self._resources = resources
+
+    def runner(self, study: "Study", script: Sequence[str], *, slots: int, metric: str, total: int | None) -> "Slots":
+        """What runs the jobs; ``slots`` is of this machine, and Ray has its own count."""
+        from lumi.sweep.ray import RaySlots, Resources
+
+        return RaySlots(study, script, Resources(**self._resources), metric=metric, total=total)
 
 
 def register() -> None:
-    """Make the two known to Hydra."""
+    """Make them known to Hydra."""
     plugins = Plugins.instance()
     try:
         importlib.import_module(_PACKAGE)
     except ModuleNotFoundError:  # there is no other plugin
         sys.modules[_PACKAGE] = types.ModuleType(_PACKAGE)
     sys.modules[f"{_PACKAGE}.lumi"] = sys.modules[__name__]  # Hydra looks the class up by its name
-    for plugin in (StudySweeper, SlotsLauncher):
+    for plugin in (StudySweeper, SlotsLauncher, RayLauncher):
         plugins.register(plugin)

@@ -12,7 +12,7 @@ from lumi.sweep.curve import Curve
 from lumi.sweep.study import Job, Study, count_states
 
 _UP_AND_CLEAR = "\x1b[{}F\x1b[J"
-_MARKS = {"finished": "✓", "failed": "✗", "pruned": "✂", "stopped": "◦"}
+_MARKS = {"finished": "✓", "planned": "✓", "failed": "✗", "pruned": "✂", "stopped": "◦"}
 
 
 class Screen:

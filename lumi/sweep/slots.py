@@ -50,11 +50,27 @@ class Feed(Protocol):
         ...
 
 
+class Process(Protocol):
+    """A job that was begun: a `subprocess.Popen`, or one of another machine."""
+
+    def poll(self) -> int | None:
+        """Its exit code, None while it runs."""
+        ...
+
+    def send_signal(self, number: int, /) -> None:
+        """Pass a signal on."""
+        ...
+
+    def terminate(self) -> None:
+        """Ask it to save its state and to end."""
+        ...
+
+
 @dataclasses.dataclass
 class _Running:
     job: Job
     slot: int
-    process: subprocess.Popen[bytes]
+    process: Process
     began: float
     curve: Curve
     is_pruned: bool = False
@@ -69,7 +85,12 @@ class Slots:
         slots: processes at the same time.
         metric: shown beside a running job.
         total: jobs of the study, None where a search decides.
+
+    Attributes:
+        success: what a job is that ended well.
     """
+
+    success: State = "finished"
 
     def __init__(
         self, study: Study, script: Sequence[str], *, slots: int, metric: str = "val/loss", total: int | None = None
@@ -122,21 +143,26 @@ class Slots:
 
     def _begin(self, job: Job, slot: int) -> None:
         self.study.set(job, "running")
-        with self.study.log_file(job).open("ab") as log:
-            process = subprocess.Popen(  # noqa: S603  # our own script
-                [*self.script, *self.study.arguments, *job.overrides],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self._environments[slot],
-                start_new_session=True,  # Ctrl-C reaches the study, which passes it on once
-                preexec_fn=_die_with_parent(),  # noqa: PLW1509  # there are no threads here
-            )
+        command = [*self.script, *self.study.words(job)]
+        process = self.start(command, self.study.log_file(job), slot)
         curve = Curve(Path(job.run), self.metric)
         self._running.append(_Running(job, slot, process, time.monotonic(), curve))
         if self._signal is not None:  # it came while the process was being started
             process.terminate()
         self.screen.tell(job)
+
+    def start(self, command: list[str], log: Path, slot: int) -> Process:
+        """Begin a job whose output goes to a file."""
+        with log.open("ab") as file:
+            return subprocess.Popen(  # noqa: S603  # our own script
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=self._environments[slot],
+                start_new_session=True,  # Ctrl-C reaches the study, which passes it on once
+                preexec_fn=die_with_parent(),  # noqa: PLW1509  # there are no threads here
+            )
 
     def _look(self, running: _Running, feed: Feed) -> None:
         """Note how a job gets on, and whether it has ended."""
@@ -154,7 +180,7 @@ class Slots:
 
     def _outcome(self, running: _Running, code: int) -> tuple[State, str | None]:
         if code == 0:
-            return "finished", None
+            return self.success, None
         if code in _STOPPED:
             return ("pruned" if running.is_pruned and self._signal is None else "stopped"), None
         if self._signal is not None and code == -signal.SIGKILL:
@@ -254,7 +280,7 @@ def child_script(arguments: Sequence[str]) -> list[str]:
     return [sys.executable, arguments[0], *chosen]
 
 
-def _die_with_parent() -> Callable[[], None] | None:
+def die_with_parent() -> Callable[[], None] | None:
     """A function for the child: when the study is killed (kill -9), the kernel sends the job a SIGTERM."""
     if not sys.platform.startswith("linux"):
         return None

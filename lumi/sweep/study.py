@@ -23,7 +23,7 @@ from lumi.manifest import fingerprint, write_atomic
 from lumi.provenance import made_by
 from lumi.sweep.space import Space
 
-State = Literal["waiting", "running", "finished", "failed", "pruned", "stopped"]
+State = Literal["waiting", "running", "finished", "planned", "failed", "pruned", "stopped"]
 
 _LONGEST_LABEL = 100
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -41,7 +41,7 @@ class Job:
         number: from 0, in the order of the grid or of the search.
         overrides: what it differs in from the others.
         run: its folder, relative to where the command was typed.
-        state: waiting, running, finished, failed, pruned or stopped.
+        state: waiting, running, finished, planned (it was measured and nothing was trained), failed, pruned or stopped.
         error: why it failed, or was stopped.
         seconds: that its process has taken, over all tries.
     """
@@ -112,6 +112,10 @@ class Study:
         """Where its output goes."""
         return self.folder / f"{job.label}.log"
 
+    def words(self, job: Job) -> list[str]:
+        """What a job is called with; it is told whose it is, so that loggers group the runs of a study."""
+        return [f"++study={self.name}", *self.arguments, *job.overrides]
+
     def link(self, job: Job) -> None:
         """Let the job's name lead to its run."""
         path, target = self.folder / job.label, os.path.relpath(job.run, self.folder)
@@ -148,7 +152,7 @@ class Study:
 def count_states(states: Iterable[str]) -> str:
     """How many jobs are in each state, in words."""
     states = list(states)
-    order = ("running", "waiting", "finished", "pruned", "stopped", "failed")
+    order = ("running", "waiting", "finished", "planned", "pruned", "stopped", "failed")
     return ", ".join(f"{states.count(state)} {state}" for state in order if state in states) or "no job"
 
 

@@ -26,6 +26,8 @@ SECONDS_PER_STEP = 0.06
 @cli.job
 def main(cfg: DictConfig) -> None:
     settings = resolve(cfg)
+    if settings["plan"]:
+        return
     if settings["seed"] == 99:
         raise ConfigError("seed=99", "is refused", "take another")
     asked: list[int] = []
@@ -49,7 +51,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def save(folder: Path, status: str, settings: dict[str, object], total: int) -> None:
-    state = {"status": status, "settings": settings, "plan": {"total_steps": total}}
+    state = {"status": status, "updated": "now", "settings": settings, "plan": {"total_steps": total}}
     write_atomic(folder / "run.json", json.dumps(state))
 
 

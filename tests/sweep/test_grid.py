@@ -1,5 +1,6 @@
 """A grid as it is typed: jobs side by side, failures, rerunning, stopping. The runs are those of quick.py."""
 
+import json
 import signal
 import time
 
@@ -64,3 +65,25 @@ def test_a_mistake_in_one_value_is_found_before_any_job_begins(place) -> None:
     assert code == 2
     assert "arch=mcro · there is no such option · did you mean 'micro'?" in said
     assert not (place.folder / "runs").exists()
+
+
+def test_a_job_knows_its_study_so_that_loggers_group_its_runs(place) -> None:
+    code, said = place.run(LENGTH, "seed=0,1", "study=both")
+    assert code == 0, said
+    states = [json.loads(file.read_text()) for file in place.folder.glob("runs/*/run.json")]
+    assert [state["settings"]["study"] for state in states] == ["both", "both"]
+
+
+def test_a_study_that_only_plans_finishes_nothing(place) -> None:
+    code, said = place.run(LENGTH, "seed=0,1", "study=p", "plan=true")
+    assert code == 0, said
+    assert place.states() == ["planned", "planned"]
+    code, said = place.run(LENGTH, "seed=0,1", "study=p")
+    assert code == 0, said
+    assert place.states() == ["finished", "finished"]
+
+
+def test_a_search_does_not_plan(place) -> None:
+    code, said = place.run(LENGTH, "optim.lr=1e-3,2e-3", "sweep=optuna", "plan=true")
+    assert code == 2
+    assert "sweep=optuna · trains, and plan=true and doctor=true do not · sweep=grid" in said
