@@ -3,7 +3,8 @@
 A corpus, a tokenizer, packed data or a checkpoint is a folder with a ``MANIFEST.json`` that names every file with its size
 and SHA-256, what the folder was made from (parent hashes) and with which settings. Writing: everything goes to a hidden
 folder beside the target, is flushed to disk, and is renamed into place, so that a kill at any moment leaves the old state or
-the new one. Reading: a folder without a manifest does not exist, and one whose bytes differ from its manifest is refused.
+the new one. Reading: a folder without a manifest does not exist, and one whose bytes differ from its manifest is refused. The
+manifest ends with the SHA-256 of its own bytes before that, so that a flipped bit in it is found too.
 """
 
 import contextlib
@@ -13,8 +14,9 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,11 @@ from lumi import __version__
 from lumi.disk import check_space, disk_errors
 from lumi.errors import DataError
 from lumi.provenance import made_by
+from lumi.strangers import check_names, is_inside, read_bounded, read_object
 
 MANIFEST = "MANIFEST.json"
 SCHEMA_VERSION = 1
+_SEAL = re.compile(rb',\n  "seal": "([0-9a-f]{64})"\n}\n\Z')
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -79,15 +83,17 @@ def read_manifest(folder: Path, *, kind: str | None = None) -> Manifest:
     """Read and check the form of ``folder/MANIFEST.json`` without hashing the files it names.
 
     Raises:
-        DataError: there is no manifest, it is not one of ours, it is of another kind, or it names a path outside the folder.
+        DataError: there is no manifest, it is not one of ours, it was changed after it was written, it is of another kind, or
+            it names a path outside the folder.
     """
     path = folder / MANIFEST
     try:
-        fields = json.loads(path.read_bytes())
-        manifest = Manifest(**fields)
+        manifest = Manifest(**_unsealed(path))
         _check_form(manifest)
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{folder}", "has no MANIFEST.json, so it is not a finished artefact of Lumi") from None
+    except OSError as error:
+        raise DataError(f"{path}", f"cannot be read ({error.strerror or error})") from None
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(
             f"{path}", f"is not a readable manifest ({error})", "remove the folder and make it again"
@@ -98,29 +104,53 @@ def read_manifest(folder: Path, *, kind: str | None = None) -> Manifest:
         )
     if kind is not None and manifest.kind != kind:
         raise DataError(f"{folder}", f"is a {manifest.kind}, here a {kind} is needed")
-    for name in manifest.files:
-        _check_name(folder, name)
+    check_names(path, manifest.files)
     return manifest
 
 
-def verify(folder: Path, *, kind: str | None = None, full: bool = True) -> Manifest:
+def _unsealed(path: Path) -> dict[str, Any]:
+    """The fields of a manifest, whose seal is compared first. Those that were written before there were seals have none."""
+    text = read_bounded(path)
+    seal = _SEAL.search(text)
+    if seal and (actual := sha256_bytes(text[: seal.start()])) != seal[1].decode():
+        raise DataError(
+            f"{path} has sha256 {actual[:12]}…",
+            f"by its own seal it was written with {seal[1][:12].decode()}…",
+            "it was changed or damaged after it was written: remove the folder and make it again",
+        )
+    fields = json.loads(text)
+    if isinstance(fields, dict) and "seal" in fields:
+        if not seal:
+            raise ValueError("its seal is not its last line")
+        del fields["seal"]
+    return fields
+
+
+def verify(folder: Path, *, kind: str | None = None, full: bool = True, needs: Sequence[str] = ()) -> Manifest:
     """Read the manifest and compare every file with it: its size always, its SHA-256 when ``full``.
+
+    Args:
+        needs: files that will be read, so that the manifest has to name them: what it does not name nobody has compared.
 
     Raises:
         DataError: as `read_manifest`, or a file is missing, or has another size or hash than the manifest says.
     """
     manifest = read_manifest(folder, kind=kind)
+    if unnamed := [name for name in needs if name not in manifest.files]:
+        raise DataError(
+            f"{folder}", f"its manifest does not name {unnamed[0]}", "take the whole of it from where it was made"
+        )
     for name, expected in manifest.files.items():
         path = folder / name
-        if path.is_symlink() or not path.is_file():
+        if not is_inside(folder, name):
             raise DataError(
                 f"{path}", "is named by the manifest but is not a file here", "restore it or make the folder again"
             )
         size = path.stat().st_size
         if size != expected["bytes"]:
             raise DataError(
-                f"{path} has {size:,} bytes",
-                f"its manifest says {expected['bytes']:,}",
+                f"{path} has {size:,} bytes and sha256 {sha256_file(path)[:12]}…",
+                f"its manifest says {expected['bytes']:,} and {expected['sha256'][:12]}…",
                 "it was cut or changed: make it again",
             )
         if full and (actual := sha256_file(path)) != expected["sha256"]:
@@ -142,15 +172,6 @@ def _check_form(manifest: Manifest) -> None:
             raise TypeError(f"the entry of {name} is not a size and a hash")
 
 
-def _check_name(folder: Path, name: str) -> None:
-    # Whoever sends an artefact chooses these names; they must not lead out of the folder.
-    bad = (
-        name.startswith("/") or "\\" in name or "\0" in name or any(part in ("", ".", "..") for part in name.split("/"))
-    )
-    if bad:
-        raise DataError(f"{folder / MANIFEST} names the file {name!r}", "names must stay inside the folder")
-
-
 def lineage(facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What a model says of itself (run.json), then what those say that it was made from, as far as they are still there."""
     while True:
@@ -158,7 +179,7 @@ def lineage(facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
         before = Path(facts.get("initial", {}).get("path", "")) / "run.json"
         if "initial" not in facts or not before.exists():
             return
-        facts = json.loads(before.read_bytes())
+        facts = read_object(before)
 
 
 @contextlib.contextmanager
@@ -278,9 +299,15 @@ def write_manifest(
         made_by=made_by(),
         places={role: Path(os.path.relpath(path, folder)).as_posix() for role, path in (places or {}).items()},
     )
-    text = json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False, allow_nan=False).encode()
+    (folder / MANIFEST).write_bytes(sealed(text))
     return manifest
+
+
+def sealed(text: bytes) -> bytes:
+    """A manifest's JSON (indented by two) with the hash of itself as its last field."""
+    body = text.rstrip().removesuffix(b"\n}")
+    return body + f',\n  "seal": "{sha256_bytes(body)}"\n}}\n'.encode()
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

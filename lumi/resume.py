@@ -100,6 +100,7 @@ def note_changes(folder: Path, checkpoint: Path, settings: Settings) -> None:
             "at": time.strftime("%Y-%m-%d %H:%M:%S"),
             "changed": facts,
         }
+        folder.mkdir(parents=True, exist_ok=True)  # resume=PATH may begin a folder of its own
         with (folder / "changes.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from lumi.arch import Decoder
 from lumi.arch.lora import ADAPTER, ADAPTER_CONFIG, attach_adapter, merge_adapter
-from lumi.arch.weights import CONFIG, load_decoder, save_weights
+from lumi.arch.weights import CONFIG, WEIGHTS, load_decoder, save_weights
 from lumi.callbacks import best_checkpoint, newest_checkpoint
 from lumi.errors import CheckpointError, ConfigError, TokenizerMismatch
 from lumi.export import load_adapter_folder, load_huggingface
-from lumi.manifest import MANIFEST, atomic_folder, fingerprint, read_manifest, verify, write_manifest
+from lumi.manifest import MANIFEST, atomic_folder, fingerprint, read_manifest, sha256_bytes, verify, write_manifest
+from lumi.strangers import read_object
 from lumi.tokenizer import Template, Tokenizer
 
 
@@ -61,7 +62,7 @@ def load_trained(path: Path, *, key: str = "model", base: Path | None = None) ->
         decoder, tokenizer, facts = load_huggingface(found)
         return Trained(decoder=decoder, tokenizer=tokenizer, checkpoint=found, run=None, facts=facts)
     decoder, tokenizer, facts = _load_checkpoint(found)
-    if (found / ADAPTER).exists():
+    if ADAPTER in read_manifest(found).files:
         attach_adapter(decoder, found)
         merge_adapter(decoder)
     run = found.parent.parent if found.parent.name == "checkpoints" else None
@@ -76,15 +77,22 @@ def load_trained(path: Path, *, key: str = "model", base: Path | None = None) ->
 
 def _load_checkpoint(checkpoint: Path) -> tuple[Decoder, Tokenizer, dict[str, Any]]:
     """The weights under any adapter, the tokenizer and the facts of a checkpoint."""
-    manifest = verify(checkpoint, kind="checkpoint")
-    tokenizer = Tokenizer.from_bytes((checkpoint / "tokenizer.model").read_bytes())
-    if tokenizer.sha256 != manifest.parents.get("tokenizer"):
+    manifest = verify(checkpoint, kind="checkpoint", needs=(CONFIG, WEIGHTS, "tokenizer.model", "run.json"))
+    model, expected = (checkpoint / "tokenizer.model").read_bytes(), manifest.parents.get("tokenizer", "none")
+    if (actual := sha256_bytes(model)) != expected:  # before it is parsed
         raise TokenizerMismatch(
-            f"{checkpoint} holds tokenizer {tokenizer.sha256[:12]}…",
-            f"it was trained with {manifest.parents.get('tokenizer', 'none')[:12]}…",
+            f"{checkpoint} holds tokenizer {actual[:12]}…",
+            f"it was trained with {expected[:12]}…",
             "take the checkpoint from where it was made",
         )
-    return load_decoder(checkpoint), tokenizer, json.loads((checkpoint / "run.json").read_bytes())
+    tokenizer = Tokenizer.from_bytes(model)
+    decoder = load_decoder(checkpoint)
+    if decoder.config.vocab_size != tokenizer.vocab_size:
+        raise CheckpointError(
+            f"{checkpoint / CONFIG}: {decoder.config.vocab_size:,} tokens",
+            f"its tokenizer has {tokenizer.vocab_size:,}",
+        )
+    return decoder, tokenizer, read_object(checkpoint / "run.json", CheckpointError)
 
 
 def _load_base(path: Path) -> tuple[Decoder, Tokenizer, dict[str, Any]]:

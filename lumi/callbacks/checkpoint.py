@@ -37,6 +37,7 @@ from lumi.errors import CheckpointError, ConfigError, DataError, ResourceError
 from lumi.manifest import atomic_folder, fingerprint, remove_folder, sweep, verify, write_atomic, write_manifest
 from lumi.ranks import largest
 from lumi.strangers import read_object
+from lumi.tokenizer.frozen import check_identity
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,9 @@ class FolderCheckpointIO(CheckpointIO):
     ) -> dict[str, Any]:
         """Verify every hash, then read; plain types and tensors only, whatever the caller asks for."""
         folder = Path(path)
-        verify(folder, kind="checkpoint", needs=(CONFIG, WEIGHTS, "training.pt"))
+        manifest = verify(folder, kind="checkpoint", needs=(CONFIG, WEIGHTS, "training.pt", "tokenizer.model"))
+        for sha256 in (manifest.files["tokenizer.model"]["sha256"], manifest.parents.get("tokenizer", "none")):
+            check_identity(sha256, self.run.tokenizer_sha256, f"the tokenizer of {folder}")
         config = read_config(folder)
         mine, theirs = dataclasses.asdict(self.run.decoder), dataclasses.asdict(config)
         changed = [

@@ -34,9 +34,11 @@ from lumi.eval.preference import PreferenceReport
 from lumi.eval.smoke import SmokeReport
 from lumi.manifest import sha256_file, write_atomic
 from lumi.provenance import made_by
+from lumi.strangers import read_object
 
 RESULTS = "results.json"
 SCHEMA_VERSION = 3
+_MAPPINGS = ("model", "sources", "texts", "chat", "preference", "tasks", "written")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,15 +131,15 @@ def read_results(path: Path) -> dict[str, Any]:
         DataError: it is missing, not JSON, or of another schema.
     """
     path = path / RESULTS if path.is_dir() else path
-    try:
-        found = json.loads(path.read_bytes())
-        version = found["schema_version"]
-    except FileNotFoundError:
-        raise DataError(f"{path}", "does not exist", "evaluate the model first") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}", f"is not a result of an evaluation ({error!r})") from None
+    if not path.exists():
+        raise DataError(f"{path}", "does not exist", "evaluate the model first")
+    found = read_object(path, what="a result of an evaluation", fix="evaluate the model again")
+    version = found.get("schema_version")
     if version != SCHEMA_VERSION:
         raise DataError(f"{path} has schema {version}", f"this Lumi reads {SCHEMA_VERSION}", "evaluate the model again")
+    wrong = [key for key in _MAPPINGS if not isinstance(found.get(key, {}), dict)]
+    if wrong:
+        raise DataError(f"{path}: {wrong[0]}", "is not a JSON object", "evaluate the model again")
     return found
 
 

@@ -89,8 +89,21 @@ class Template:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Template":
-        """What `as_dict` wrote."""
-        return cls(**fields)
+        """What `as_dict` wrote.
+
+        Raises:
+            DataError: somebody else wrote something else.
+        """
+        try:
+            template = cls(**fields)
+            strings = [*template.system, *template.user, *template.assistant, template.name, template.lead]
+            if all(isinstance(part, str) for part in [*strings, template.default_system or ""]):
+                return template
+            raise TypeError("its parts are no strings")
+        except (TypeError, ConfigError) as error:
+            raise DataError(
+                "the model's template", f"is none of Lumi's ({error})", "export or train it again"
+            ) from None
 
     def render(self, tokenizer: Tokenizer, messages: Sequence[Message], *, ends: bool = True) -> Rendered:
         """The whole conversation; supervised is what assistants say with the symbol that closes it, and the last eos.

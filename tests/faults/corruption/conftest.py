@@ -14,6 +14,7 @@ from lumi.callbacks import list_checkpoints
 from lumi.callbacks.checkpoint import FolderCheckpointIO, RunFacts
 from lumi.corpus import read_corpus
 from lumi.data.packed import PackedStream
+from lumi.manifest import sha256_file
 from lumi.tokenizer import Tokenizer
 from lumi.trained import load_trained
 from tests.export.conftest import adapter, chat_run, export, hf, trained
@@ -43,7 +44,8 @@ class Artefact:
 def resumer(checkpoint: Path) -> Callable[[Path], dict[str, Any]]:
     """Reads what a run continues from, as the run of this checkpoint does."""
     config = read_config(checkpoint)
-    facts = RunFacts(decoder=config, tokenizer=b"", tokenizer_sha256="", facts={}, tokens=lambda step: step)
+    sha256 = sha256_file(checkpoint / "tokenizer.model")
+    facts = RunFacts(decoder=config, tokenizer=b"", tokenizer_sha256=sha256, facts={}, tokens=lambda step: step)
     return FolderCheckpointIO(facts).load_checkpoint
 
 
