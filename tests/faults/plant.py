@@ -1,6 +1,6 @@
 """Puts mistakes into a copy of Lumi, one at a time, and sees whether the tests notice: a test that cannot fail guards nothing.
 
-    python -m tests.faults.plant                  all of them; writes tests/faults/planted.json
+    python -m tests.faults.plant                  all of them; what became of each stands in tests/faults/planted.json
     python -m tests.faults.plant norms reference  those whose description has one of these words
 
 In the working tree nothing is changed. A mistake that no test notices ends the command with exit code 1.
@@ -130,22 +130,30 @@ def notice(plant: Plant, folder: Path) -> dict[str, Any]:
     return {"fault": plant.fault, "file": plant.file, "tests": tests, "noticed": not passed, "message": message}
 
 
+def note(one: dict[str, Any]) -> None:
+    """Put what became of a mistake into `planted.json`, in the order of the list; what is no more in the list goes."""
+    known = json.loads(PLANTED.read_text()) if PLANTED.exists() else []
+    found = {other["fault"]: other for other in [*known, one]}
+    ordered = [found[plant.fault] for plant in PLANTS if plant.fault in found]
+    PLANTED.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")
+
+
 def main(words: list[str]) -> int:
     """All, or those that have one of the words."""
     chosen = [plant for plant in PLANTS if not words or any(word in plant.fault for word in words)]
-    found = []
+    missed = []
     with copied() as folder:
+        for plant in chosen:
+            one = notice(plant, folder)
+            note(one)
+            if not one["noticed"]:
+                missed.append(plant.fault)
+            sys.stdout.write(f"{'noticed' if one['noticed'] else 'NOT NOTICED':12} {plant.fault}\n")
+            sys.stdout.flush()
         tests = tuple(dict.fromkeys(test for plant in chosen for test in plant.tests))
         passed, test, message = run_tests(tests, folder)
         assert passed, f"{test} fails without any mistake: {message}"
-        for plant in chosen:
-            found.append(notice(plant, folder))
-            sys.stdout.write(f"{'noticed' if found[-1]['noticed'] else 'NOT NOTICED':12} {plant.fault}\n")
-            sys.stdout.flush()
-    if not words:
-        PLANTED.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    missed = [one["fault"] for one in found if not one["noticed"]]
-    sys.stdout.write(f"{len(found)} planted, {len(missed)} not noticed\n")
+    sys.stdout.write(f"{len(chosen)} planted, {len(missed)} not noticed\n")
     return 1 if missed else 0
 
 

@@ -70,14 +70,14 @@ _ARTEFACTS = (
         "lumi/callbacks/checkpoint.py",
         '            verify(path, kind="checkpoint"',
         '            dict(path=path, kind="checkpoint"',
-        "tests/faults/corruption/test_damage.py::test_a_damaged_checkpoint_is_set_aside_and_if_all_are_nothing_is_touched",
+        f"{_GUARDS}test_the_newest_checkpoint_that_is_whole_is_taken_whatever_the_clock_said",
     ),
     _one(
         "the newest checkpoint is the one with the latest time, not the highest step",
         "lumi/callbacks/checkpoint.py",
         "return sorted(found, reverse=True)",
         "return sorted(found, reverse=True, key=lambda one: one[1].stat().st_mtime)",
-        "tests/faults/training/test_clocks.py::test_a_clock_that_jumps_changes_neither_the_checkpoint_nor_a_duration",
+        f"{_GUARDS}test_the_newest_checkpoint_that_is_whole_is_taken_whatever_the_clock_said",
     ),
     _one(
         "the state of training is unpickled",
@@ -227,7 +227,7 @@ _TRAINING = (
         _MIXED,
         "FromStep(length.start_step * length.accumulate, len(batches))",
         "FromStep(0, len(batches))",
-        f"{_RUN}test_a_signal_saves_the_step_and_says_so_in_the_exit_code",
+        f"{_GUARDS}test_a_run_that_goes_on_reads_from_where_it_stands",
     ),
     _one(
         "a gradient that is no number reaches the weights",

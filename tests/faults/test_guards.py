@@ -10,10 +10,14 @@ import pytest
 import torch
 
 from lumi.arch import Decoder
+from lumi.callbacks import newest_checkpoint
 from lumi.callbacks.training_state import read_training_state
+from lumi.config import build, resolve
+from lumi.data import RunLength
 from lumi.errors import CheckpointError
 from lumi.manifest import atomic_folder, write_manifest
 from lumi.optim import AdamW, Constant
+from lumi.settings import data_arguments
 from tests.stage.test_sentinels import FOUR_OF_2, make_stage, validate
 
 
@@ -48,6 +52,36 @@ def test_every_file_is_on_disk_before_the_rename_and_the_rename_before_it_is_ack
     before = {path for call, path in disk_calls[:renamed] if call == "fsync"}
     assert {str(work), f"{work}/below", f"{work}/below/file", f"{work}/MANIFEST.json"} <= before
     assert ("fsync", str(tmp_path)) in disk_calls[renamed:]
+
+
+def checkpoint(folder: Path, step: int) -> Path:
+    """As much of a checkpoint as is looked at when one is chosen."""
+    target = folder / f"step_{step:08d}.ckpt"
+    with atomic_folder(target) as work:
+        (work / "model.safetensors").write_text(f"weights of step {step}")
+        write_manifest(work, kind="checkpoint", name=target.name, fingerprint="0", info={"step": step})
+    return target
+
+
+def test_the_newest_checkpoint_that_is_whole_is_taken_whatever_the_clock_said(tmp_path: Path) -> None:
+    older, newer, damaged = (checkpoint(tmp_path, step) for step in (2, 4, 6))
+    os.utime(older)
+    os.utime(newer, (0, 0))  # the clock went back
+    assert newest_checkpoint(tmp_path) == damaged
+    (damaged / "model.safetensors").write_text("weights of step 7")
+    assert newest_checkpoint(tmp_path) == newer
+    assert not damaged.exists()
+
+
+def test_a_run_that_goes_on_reads_from_where_it_stands(run_config: Callable[..., Any]) -> None:
+    settings = resolve(run_config("trainer.accumulate=2"))
+    data = build(settings["data"], "data", **data_arguments(settings))
+    data.prepare_data()
+    data.setup()
+    data.length = RunLength(total_steps=4, accumulate=2, start_step=3)
+    batches = list(data.train_dataloader())
+    expected = [data.train_dataloader().dataset[number] for number in (6, 7)]
+    assert [batch["tokens"].tolist() for batch in batches] == [batch["tokens"].tolist() for batch in expected]
 
 
 class Canary:
