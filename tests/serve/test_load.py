@@ -195,7 +195,8 @@ def stalled(live: Live) -> socket.socket:
     return connection
 
 
-def test_a_client_that_does_not_read_is_left_and_its_places_are_free(hasty):
+@pytest.mark.matrix("S4")
+def test_a_client_that_does_not_read_is_left_and_its_places_are_free(hasty, row):
     connection = stalled(hasty)
     wait_for(lambda: hasty.models["chat"].scheduler.n_running > 0, 10)
     hasty.wait_until_idle(30)
@@ -203,3 +204,4 @@ def test_a_client_that_does_not_read_is_left_and_its_places_are_free(hasty):
     assert b"[DONE]" not in read_all(connection)  # it was left before its end
     connection.close()
     assert status_of(hasty.exchange(raw(PATH, body_for("chat", "mu", stream=False, n_tokens=1)))) == 200
+    row(trials=1, note=f"a stalled reader, left after {LIMIT_SECONDS} s; its 8 places were free")

@@ -3,9 +3,7 @@
 import asyncio
 import os
 import random
-import select
 import signal
-import socket
 import statistics
 import time
 from collections.abc import Iterator
@@ -13,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from lumi.serve.api import PAGE
 
 from .health_probe import probing
 from .live import Child, note, raw, save_model
@@ -115,33 +111,6 @@ def test_five_hundred_slow_clients(child, answers, row):
     note(figures)
     late = sum(one > 10 + 3 for one in heads) + sum(one > 30 + 3 for one in bodies)
     row(trials=len(slow), failures=late + (then > usual * 1.2), note=figures)
-
-
-def stalled_reader(port: int) -> socket.socket:
-    """Ask for the page's largest file so often that it does not fit into the system's buffers, and read nothing."""
-    connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.connect(("127.0.0.1", port))
-    largest = max(PAGE.iterdir(), key=lambda path: path.stat().st_size)
-    connection.sendall(raw(f"/page/{largest.name}", b"", method="GET", close=False) * 400)
-    return connection
-
-
-@pytest.mark.matrix("S4")
-def test_readers_that_stall_are_left_after_thirty_seconds(child, row):
-    began, ended = time.monotonic(), []
-    left = {connection.fileno(): connection for connection in (stalled_reader(child.port) for _ in range(50))}
-    poll = select.poll()
-    for number in left:
-        poll.register(number, select.POLLRDHUP)
-    while left and time.monotonic() - began < 60:
-        for number, _ in poll.poll(1000):
-            ended.append(time.monotonic() - began)
-            poll.unregister(number)
-            left.pop(number).close()
-    figures = f"closed after {min(ended):.1f} to {max(ended):.1f} s"
-    note(figures)
-    row(trials=50, failures=len(left) + sum(not 25 < one < 40 for one in ended), note=figures)
 
 
 async def leave_early(port: int, rng: random.Random) -> None:
