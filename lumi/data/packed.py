@@ -58,7 +58,7 @@ class PackedStream:
             )
         try:
             self._open(info)
-        except (KeyError, TypeError, ValueError, OSError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
             raise DataError(
                 f"{folder}", f"its manifest and its files contradict each other ({error!r})", "pack it again"
             ) from None

@@ -86,7 +86,7 @@ def other_bytes(sound: bytes, rng: random.Random) -> bytes:
 def readers(artefacts, hf, adapter, trained, checkpoint, tmp_path_factory) -> dict[str, tuple[bytes, Reader, int]]:
     """Name → the bytes of a sound file, what reads such bytes, and the share of cases, as 1 in so many: some are slow."""
     root = tmp_path_factory.mktemp("fuzzed")
-    packed = copied(artefacts["index"].folder, root / "packed")
+    packed, indexed = (copied(artefacts["index"].folder, root / name) for name in ("packed", "indexed"))
     plain = copied(artefacts["weights"].folder, root / "plain")
     export = Path(shutil.copytree(hf["folder"], root / "hf", ignore=shutil.ignore_patterns("MANIFEST.json")))
     peft = copied(Path(adapter["folder"]), root / "peft")
@@ -112,7 +112,7 @@ def readers(artefacts, hf, adapter, trained, checkpoint, tmp_path_factory) -> di
     return {
         "manifest": of(packed / "MANIFEST.json", lambda: verify(packed)),
         "packed manifest": of(packed / "MANIFEST.json", lambda: PackedStream(packed, "train", 8)),
-        "index": of(packed / "train.offsets.npy", lambda: PackedStream(packed, "train", 8), 4, seal=packed),
+        "index": of(indexed / "train.offsets.npy", lambda: PackedStream(indexed, "train", 8), 4, seal=indexed),
         "config": of(plain / "decoder.json", lambda: read_config(plain)),
         "weights": of(plain / "model.safetensors", lambda: load_state(plain, config), 4),
         "optimizer": of(plain / "training.pt", lambda: read_training_state(plain / "training.pt"), 4),
@@ -153,13 +153,13 @@ def test_a_reader_refuses_or_reads_and_does_nothing_else(row, readers, name, n):
         nonlocal slowest
         rng = random.Random(seed)
         data = other_json(sound, rng) if is_json and rng.random() < 0.8 else other_bytes(sound, rng)
-        began = time.monotonic()
+        began = time.process_time()
         try:
             read(data)
             n_read[1] += 1
         except LumiError:
             n_read[0] += 1
-        slowest = max(slowest, time.monotonic() - began)
+        slowest = max(slowest, time.process_time() - began)
 
     check()
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) / 1024
