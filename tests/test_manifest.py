@@ -104,7 +104,8 @@ def kill_at(event_number: int, target: Path) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
-def test_a_kill_at_any_moment_leaves_the_old_artefact_or_the_new_one(artefact):
+@pytest.mark.matrix("K8")
+def test_a_kill_at_any_moment_leaves_the_old_artefact_or_the_new_one(artefact, row):
     moment, seen = 0, []
     while kill_at(moment, artefact):
         seen.append(verify(artefact).fingerprint)
@@ -114,6 +115,7 @@ def test_a_kill_at_any_moment_leaves_the_old_artefact_or_the_new_one(artefact):
     assert moment > 20  # mkdir, open, fsync, rename, remove…
     assert seen == sorted(seen, reverse=True)  # old until the one moment of the exchange, new ever after
     assert set(seen) == {"old", "new"}
+    row(trials=moment, note="before every operation of Python on a file")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")

@@ -17,6 +17,7 @@ from lumi.callbacks import Progress, list_checkpoints, read_metrics
 from lumi.errors import CheckpointError, ConfigError, Interrupted
 from lumi.manifest import sha256_file
 from lumi.run import train
+from tests.faults.ledger import Report
 
 Config = Callable[..., DictConfig]
 
@@ -112,16 +113,18 @@ VARIANTS = {
 }
 
 
+@pytest.mark.matrix("K4")
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("killed_after", [3, 6])
 def test_a_killed_run_continues_bit_for_bit(
-    run_config: Config, whole: Whole, tmp_path: Path, variant: str, killed_after: int
+    run_config: Config, whole: Whole, tmp_path: Path, row: Report, variant: str, killed_after: int
 ) -> None:
     cut = run_config(*LENGTH, *VARIANTS[variant])
     status = train_and_die(cut, killed_after, signal.SIGKILL)
     assert os.WTERMSIG(status) == signal.SIGKILL
     train(cut)
     assert_same_run(tmp_path / "run", whole(*VARIANTS[variant]))
+    row(trials=1)
 
 
 LATER = {
@@ -133,9 +136,10 @@ LATER = {
 }
 
 
+@pytest.mark.matrix("K4")
 @pytest.mark.parametrize("variant", LATER)
 def test_later_stages_continue_bit_for_bit_too(
-    composed: Config, stages: dict[str, tuple[str, ...]], data_folder: Path, tmp_path: Path, variant: str
+    composed: Config, stages: dict[str, tuple[str, ...]], data_folder: Path, tmp_path: Path, variant: str, row: Report
 ) -> None:
     stage, overrides = LATER[variant]
 
@@ -151,13 +155,18 @@ def test_later_stages_continue_bit_for_bit_too(
     assert len(curve(tmp_path / "cut" / "run")) == STEPS
     assert_same_run(tmp_path / "cut" / "run", tmp_path / "whole" / "run")
     assert len(weights(tmp_path / "whole" / "run")) == 1 + ("adapter" in variant)
+    row(trials=1)
 
 
-def test_a_run_killed_again_and_again_is_the_same_run(run_config: Config, whole: Whole, tmp_path: Path) -> None:
+@pytest.mark.matrix("K7")
+def test_a_run_killed_again_and_again_is_the_same_run(
+    run_config: Config, whole: Whole, tmp_path: Path, row: Report
+) -> None:
     for step in (1, 3, 4, 7, 8):
         train_and_die(run_config(*LENGTH), step, signal.SIGKILL)
     train(run_config(*LENGTH))
     assert_same_run(tmp_path / "run", whole())
+    row(trials=5)
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])

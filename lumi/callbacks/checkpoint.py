@@ -175,13 +175,17 @@ class Checkpoint(pl.Callback):
         self.stop, self._saved_step = stop, -1
         stop.is_heeded = True
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take over the signals; what a killed process left goes; a step that was resumed from needs no saving again."""
-        self._saved_step = trainer.global_step
-        self.stop.renew()
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Remove what a killed process left, also where all steps are done and no training starts."""
         if trainer.is_global_zero:
             for folder in (self.folder.parent, self.folder):
                 sweep(folder)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take over the signals; a step that was resumed from needs no saving again."""
+        self._saved_step = trainer.global_step
+        self.stop.renew()
+        if trainer.is_global_zero:
             self._check_space(pl_module)
 
     def _check_space(self, module: pl.LightningModule) -> None:

@@ -340,7 +340,17 @@ SECTIONS = (
     Section(title="Server", text="One client's fault is that client's alone.", rows=_SERVER),
 )
 
-REMARKS: dict[str, str] = {}
+REMARKS: dict[str, str] = {
+    "K1": "200 kills with one worker; builds with two workers are killed in the tests of the engine.",
+    "K5": "Found by it: a checkpoint that is too old was deleted file by file, so that a kill left half of one visible. It is "
+    "renamed first now, and what a killed process left behind is swept when the run goes on.",
+    "K8": "The system calls that strace sees in one save; kills between them change nothing on disk.",
+    "D1": "Found by it: safetensors, PyTorch and NumPy have errors of their own for a full disk, which ended as tracebacks. "
+    "A corpus and a tokenizer are not refused before they begin, because nobody knows how large they become; packed data, "
+    "and the checkpoints of a run are. What was built of a corpus stays, so that the same command goes on with it.",
+    "D2": "An error on reading is made by a hook, the other three by the kernel.",
+    "D3": "Measured with a small model on the disk of this machine, where flushing is most of it; on a GPU not measured.",
+}
 """By row: what could not be met or tried, and what was seen instead."""
 
 

@@ -89,7 +89,7 @@ def faults_after_the_next_save(folder: Path, decoder: Decoder) -> list[str]:
     """What is wrong once the run has gone on: the next save fails, or something stays behind."""
     newest = list_checkpoints(folder / "checkpoints")
     saves = Saves(folder, decoder)
-    saves.checkpoint.on_train_start(saves, pl.LightningModule())
+    saves.checkpoint.setup(saves, pl.LightningModule(), "fit")
     step = newest[0][0] + 1 if newest else 1
     saves.save(step)
     left = leftovers(folder)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import time
@@ -60,13 +61,14 @@ def test_a_result_killed_at_any_moment_is_absent_or_whole(
 @pytest.mark.matrix("K6")
 @pytest.mark.faults
 def test_a_killed_sweep_runs_only_what_was_not_finished(tmp_path: Path, row: Report) -> None:
-    words = ("budget.steps=8", "seed=0,1,2")
-    n_kills, failures, kept = 50, 0, 0
+    words, n_kills, failures, kept, rng = ("budget.steps=8", "seed=0,1,2"), 50, 0, 0, random.Random(SEED)
+    begin = time.monotonic()
+    assert a_place(tmp_path / "whole").run(*words)[0] == 0, "the undisturbed study fails"
+    seconds = time.monotonic() - begin
     for trial in range(n_kills):
-        place = Place(tmp_path / str(trial))
-        place.folder.mkdir()
+        place = a_place(tmp_path / str(trial))
         process = place.start(*words)
-        time.sleep(2.0 + 3.0 * (trial + 1) / n_kills)
+        time.sleep(seconds * rng.uniform(0.2, 1.0))
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         finished = finished_runs(place.folder)
@@ -76,7 +78,13 @@ def test_a_killed_sweep_runs_only_what_was_not_finished(tmp_path: Path, row: Rep
         kept += len(finished)
         failures += code != 0 or len(after) != 3 or bool(again) or set(place.states()) != {"finished"}
         shutil.rmtree(place.folder)
-    row(trials=n_kills, failures=failures, note=f"{kept} finished jobs were left as they were")
+    row(trials=n_kills, failures=failures, seed=SEED, note=f"{kept} finished jobs were left as they were")
+
+
+def a_place(folder: Path) -> Place:
+    """A new one."""
+    folder.mkdir()
+    return Place(folder)
 
 
 def finished_runs(folder: Path) -> dict[str, int]:
