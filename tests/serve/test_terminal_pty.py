@@ -53,7 +53,7 @@ class Pty:
         os.write(self.master, keys.encode())
 
     def wait_until_asleep(self) -> None:
-        """Python's ``input`` misses a signal between its prompt and its first wait for a key; no hand is that fast, a test is."""
+        """Python's ``input`` misses a signal between its prompt and its first wait for a key. No hand is so fast, a test is."""
         n_asleep = 0
         while n_asleep < 3:
             state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
