@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 
 import lumi
 from lumi.callbacks import list_checkpoints, newest_checkpoint, set_aside
@@ -21,7 +22,8 @@ from lumi.config import differences
 from lumi.errors import CheckpointError, ConfigError, DataError
 from lumi.identity import decisive, read_state
 from lumi.layout import warn_of_layout
-from lumi.manifest import verify
+from lumi.manifest import verify, write_atomic
+from lumi.provenance import made_by
 from lumi.trainer import TrainerConfig
 
 log = logging.getLogger(__name__)
@@ -126,6 +128,19 @@ def check_same_data(checkpoint: Path, fingerprints: dict[str, str], *, compiled:
     changed = differences(before["versions"], versions())
     if changed:
         log.warning("versions changed since the checkpoint (%s): the last bits may differ", "; ".join(changed))
+
+
+def save_state(folder: Path, settings: Settings, status: str, **facts: Any) -> None:
+    """Write what `lumi.identity.read_state` reads, and the settings as YAML for people."""
+    state = {
+        "status": status,
+        "settings": settings,
+        **made_by(),
+        **facts,
+        "updated": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+    write_atomic(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
+    write_atomic(folder / "run.json", json.dumps(state, indent=2) + "\n")
 
 
 def versions() -> dict[str, str]:

@@ -14,13 +14,12 @@ import dataclasses
 import functools
 import json
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lumi.arch import Decoder, DecoderConfig
@@ -45,7 +44,7 @@ from lumi.initial import (
 )
 from lumi.launch import launch
 from lumi.lock import folder_lock
-from lumi.manifest import MANIFEST, fingerprint, read_manifest, write_atomic
+from lumi.manifest import MANIFEST, fingerprint, read_manifest
 from lumi.optim import Recipe
 from lumi.parallel import lightning_strategy
 from lumi.plan import Budget
@@ -54,7 +53,7 @@ from lumi.profile import Work, gather
 from lumi.provenance import made_by
 from lumi.ranks import Ranks, joined, starts_alone
 from lumi.reference import attach_reference
-from lumi.resume import check_same_data, note_changes, starting_point, versions
+from lumi.resume import check_same_data, note_changes, save_state, starting_point, versions
 from lumi.settings import Settings, check, data_arguments
 from lumi.stage.base import Sources, Stage
 from lumi.tokenizer import Tokenizer
@@ -397,19 +396,11 @@ class _Run:
         return fingerprint([str(self.folder.resolve()), decisive(self.settings)])[:12]
 
     def _save_state(self, status: str, metrics: dict[str, float], **more: Any) -> None:
-        if not self.ranks.is_first:
-            return
-        state = {
-            "status": status,
-            "settings": self.settings,
-            "run_id": self._run_id(),
-            "initial": self.initial,
-            "data": self.data.fingerprints(),
-            **made_by(),
-            "metrics": metrics,
-            "plan": dataclasses.asdict(self.plan),
-            **more,
-            "updated": time.strftime("%Y-%m-%d %H:%M:%S"),
-        }
-        write_atomic(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.settings)))
-        write_atomic(self.folder / "run.json", json.dumps(state, indent=2) + "\n")
+        if self.ranks.is_first:
+            facts = {
+                "run_id": self._run_id(),
+                "initial": self.initial,
+                "data": self.data.fingerprints(),
+                "metrics": metrics,
+            }
+            save_state(self.folder, self.settings, status, **facts, plan=dataclasses.asdict(self.plan), **more)

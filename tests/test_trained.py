@@ -24,5 +24,5 @@ def test_a_gguf_folder_is_not_read(tmp_path):
 @pytest.mark.parametrize("name", ["config.json", "adapter_config.json"])
 def test_training_does_not_begin_from_what_was_made_for_other_programs(tmp_path, name):
     (tmp_path / name).write_text("{}")
-    with pytest.raises(ConfigError, match="init_from=.* is an export for other programs.* give the run"):
+    with pytest.raises(ConfigError, match=r"init_from=.* is an export for other programs.* give the run"):
         initial_model({"init_from": str(tmp_path)}, None, None)
