@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 from lumi.callbacks import list_checkpoints, read_metrics
 from lumi.manifest import sha256_bytes, sha256_file
 from lumi.run import train
-from tests.faults.crash.trials import Kills, forked, is_whole_or_absent, leftovers, seconds_of
+from tests.faults.crash.trials import forked, is_whole_or_absent, leftovers
 from tests.faults.ledger import Report
 
 SEED = 4
@@ -32,8 +33,6 @@ KINDS = {
     "dpo": ("dpo", ("stage.lora=null", "budget.epochs=null")),
 }
 """All with dropout; pretraining reads a mixture of two sources."""
-SETUP = 0.5
-"""Share of a run before its first step, in which most kills would change nothing."""
 LONG = [pytest.param(kind, 25, marks=pytest.mark.faults) for kind in KINDS]
 
 
@@ -44,6 +43,12 @@ def stream(run: Path) -> dict[int, dict[str, str]]:
         step: {name: value.hex() for name, value in row.items() if not name.startswith(OF_THE_PACE)}
         for step, row in rows.items()
     }
+
+
+def logged_steps(run: Path) -> int:
+    """Complete rows of metrics.csv after its head."""
+    file = run / "metrics.csv"
+    return max(0, file.read_bytes().count(b"\n") - 1) if file.exists() else 0
 
 
 def weights(run: Path) -> dict[str, str]:
@@ -80,7 +85,7 @@ class Runs:
 
     def __post_init__(self) -> None:
         self.train(self.root / "first")  # also makes the data
-        self.seconds = seconds_of(lambda: self.train(self.root / "whole"))
+        assert forked(lambda: self.train(self.root / "whole")) == 0, "the undisturbed run fails"
         self.expected = self.result("whole")
 
     def train(self, runs: Path) -> None:
@@ -93,10 +98,16 @@ class Runs:
         """Every logged bit and the final weights."""
         return stream(self.root / name / "run"), weights(self.root / name / "run")
 
+    def kill(self, name: str, rng: random.Random, within: int = STEPS) -> bool:
+        """Train and kill within one of the next steps; False if the run had ended. A step or a save takes 0.1 s."""
+        run = self.root / name / "run"
+        step = logged_steps(run) + rng.randint(0, within)
+        return forked(lambda: self.train(run.parent), rng.uniform(0, 0.1), lambda: logged_steps(run) >= step) != 0
+
     def lost_steps(self, name: str) -> int:
         """Steps that were logged and are after the newest checkpoint."""
         run = self.root / name / "run"
-        logged = max(read_metrics(run / "metrics.csv"), default=0) if (run / "metrics.csv").exists() else 0
+        logged = logged_steps(run)
         listed = list_checkpoints(run / "checkpoints")
         return logged - (listed[0][0] if listed else 0)
 
@@ -125,10 +136,10 @@ def test_a_run_killed_at_any_moment_continues_bit_for_bit(
     runs: Callable[[str], Runs], row: Report, kind: str, n_cuts: int
 ) -> None:
     some, wrong = runs(kind), []
-    kills, done, most_lost, n_before = Kills(SEED, some.seconds, SETUP), 0, 0, 0
+    rng, done, most_lost, n_before = random.Random(SEED), 0, 0, 0
     while done < n_cuts:
         shutil.rmtree(some.root / "cut", ignore_errors=True)
-        if not kills.kill(lambda: some.train(some.root / "cut")):
+        if not some.kill("cut", rng):
             continue
         torn, lost = some.is_torn("cut"), some.lost_steps("cut")
         n_before += not (some.root / "cut/run/metrics.csv").exists()
@@ -157,9 +168,9 @@ def test_a_run_killed_again_and_again_is_the_same_run(
 ) -> None:
     some, failures = runs("plain"), 0
     for seed in range(n_seeds):
-        name, kills = f"cut {seed}", Kills(seed, some.seconds * 0.7, SETUP)  # a resumed run is shorter
+        name, rng = f"cut {seed}", random.Random(seed)
         for _ in range(n_kills):
-            kills.kill(lambda name=name: some.train(some.root / name))
+            some.kill(name, rng, within=2)
         assert forked(lambda name=name: some.train(some.root / name)) == 0, "the run does not continue"
         failures += some.result(name) != some.expected or bool(leftovers(some.root / name))
     row(trials=n_seeds * n_kills, failures=failures, seed=0, note=f"{n_seeds} runs, {n_kills} kills each")

@@ -18,8 +18,12 @@ from lumi.manifest import MANIFEST, verify
 Action = Callable[[], object]
 
 
-def forked(action: Action, kill_after: float | None = None) -> int:
-    """Run in a child of this process, SIGKILL it after so many seconds; returns its exit code, -9 if the kill was in time."""
+def forked(action: Action, kill_after: float | None = None, ready: Callable[[], bool] = lambda: True) -> int:
+    """Run in a child of this process, SIGKILL it so many seconds after it is ``ready``.
+
+    Returns:
+        Its exit code, -9 if the kill was in time.
+    """
     child = os.fork()
     if child == 0:
         code = 1
@@ -29,6 +33,8 @@ def forked(action: Action, kill_after: float | None = None) -> int:
         finally:
             os._exit(code)
     if kill_after is not None:
+        while not ready() and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            time.sleep(0.002)
         time.sleep(kill_after)
         os.kill(child, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
