@@ -187,3 +187,13 @@ def checkpoint_identity(checkpoint: Path) -> dict[str, str]:
     if not kept:
         raise CheckpointError(f"{checkpoint}", "names no weights", "take a whole checkpoint")
     return kept
+
+
+def finished_metrics(settings: Settings, folder: Path) -> dict[str, float]:
+    """What a run that is finished ended with; says so, and where it began if that would be elsewhere now."""
+    log.info("%s is finished; nothing to do (name=… or other settings make another run)", folder)
+    state = read_state(folder)
+    if newer := initial_moved(settings, state.get("initial", {})):
+        began = state["initial"]["path"]
+        log.warning("it began from %s; init_from now means %s: name=… trains from that one", began, newer)
+    return state["metrics"]

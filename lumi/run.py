@@ -37,8 +37,8 @@ from lumi.initial import (
     check_template,
     check_tokenizer,
     checkpoint_identity,
+    finished_metrics,
     initial_model,
-    initial_moved,
     run_time_config,
     taken_over,
 )
@@ -94,12 +94,7 @@ def train_rank(settings: Settings) -> dict[str, float]:
         held.enter_context(disk_errors(folder))  # of every logger and callback that writes
         start = ranks.first_does(lambda: starting_point(settings, folder))
         if start == "finished":
-            log.info("%s is finished; nothing to do (name=… or other settings make another run)", folder)
-            state = read_state(folder)
-            if newer := initial_moved(settings, state.get("initial", {})):
-                began = state["initial"]["path"]
-                log.warning("it began from %s; init_from now means %s: name=… trains from that one", began, newer)
-            return state["metrics"]
+            return finished_metrics(settings, folder)
         return _Run(settings, folder, start, ranks).execute()
 
 
@@ -288,11 +283,8 @@ class _Run:
 
     def _stage(self) -> Any:
         data = self.data
-        sources = Sources(
-            names=data.source_names,
-            weights=data.weights,
-            token_bytes=torch.from_numpy(data.tokenizer.token_bytes()),
-        )
+        token_bytes = torch.from_numpy(data.tokenizer.token_bytes())
+        sources = Sources(names=data.source_names, weights=data.weights, token_bytes=token_bytes)
         return build(
             self.settings["stage"],
             "stage",

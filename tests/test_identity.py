@@ -16,6 +16,7 @@ SETTINGS = {
     "budget": {"steps": 3},
     "trainer": {},
     "data": {},
+    "arch": {},
     "resume": "auto",
     "seed": 0,
 }
@@ -43,11 +44,11 @@ def test_a_run_is_finished_when_it_ended_with_these_settings(
     status: str, change: dict[str, object], expected: bool, tmp_path: Path
 ) -> None:
     assert not is_finished(SETTINGS, tmp_path)
-    (tmp_path / "run.json").write_text(json.dumps({"status": status, "settings": SETTINGS}))
+    (tmp_path / "run.json").write_text(json.dumps({"status": status, "settings": SETTINGS, "updated": "today"}))
     assert is_finished({**SETTINGS, **change}, tmp_path) == expected
 
 
 def test_a_state_that_is_not_readable_is_named(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"run\.json · is not readable · the run cannot be continued: use name=…"):
+    with pytest.raises(CheckpointError, match=r"run\.json · is not a readable JSON object .* · the run cannot be continued: use name=…"):
         read_state(tmp_path)
