@@ -129,7 +129,7 @@ _TOKENS = (
         "lumi/tokenizer/frozen.py",
         "if expected is not None and actual != expected:",
         "if False:",
-        "tests/data/test_packed.py::test_another_tokenizer_is_refused_with_both_hashes",
+        "tests/tokenizer/test_frozen.py::test_another_tokenizer_than_expected_is_refused_with_both_hashes",
     ),
     _one(
         "what people say is supervised like what assistants say",
