@@ -122,6 +122,7 @@ def pack(
         done = finished(folder, kind="packed", key="pack", settings=settings, parents=parents, force=force, fix=fix)
         name = source or facts.name
         if done is not None:
+            shutil.rmtree(_work(folder), ignore_errors=True)  # of one that was killed when all was done
             log.info("packed %s is up to date: %s", name, folder)
             return done
         start = time.monotonic()
@@ -155,6 +156,11 @@ def pack(
     return manifest
 
 
+def _work(folder: Path) -> Path:
+    """What outlives a kill."""
+    return folder.parent / f".{folder.name}.work"
+
+
 def _tokenise(
     folder: Path,
     shards: Sequence[Path],
@@ -166,7 +172,7 @@ def _tokenise(
     force: bool,
 ) -> PackShards:
     """The tokens of every shard, in a folder beside the target that outlives a kill."""
-    work = folder.parent / f".{folder.name}.work"
+    work = _work(folder)
     begin_work(work, fingerprint, force=force)
     step = PackShards(
         work.absolute(),

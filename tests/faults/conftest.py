@@ -68,7 +68,9 @@ def works(
     conversations = composed("prepare", "step=chat", "data=chat", "force=true", *chat)
     pretrain = composed("train", *tiny_run, f"paths.data='{data_folder}'", "name=run", "budget.steps=4")
     pretrain.callbacks.checkpoint.every_steps = 1
-    evaluation = composed("evaluate", f"model='{adapter_run}'", "suite=quick", "skip=[smoke,text,tasks,baselines]")
+    evaluation = composed(
+        "evaluate", f"model='{adapter_run}'", "suite=quick", "force=true", "skip=[smoke,text,tasks,baselines]"
+    )
     model = load_trained(adapter_run)
 
     def at(cfg: DictConfig, key: str, folder: Path) -> DictConfig:

@@ -79,11 +79,12 @@ def build_corpus(
         settings = _plain(corpus.settings(counter))
         fix = "force=true builds it again, corpus.name=… makes another beside it"
         found = finished(folder, kind="corpus", key="corpus", settings=settings, parents={}, force=force, fix=fix)
+        work = folder.parent / f".{folder.name}.work"
         if found is not None:
+            shutil.rmtree(work, ignore_errors=True)  # of a build that was killed when all was done
             log.info("corpus %s is up to date: %s documents in %s", corpus.name, f"{found.info['documents']:,}", folder)
             return found
         start = time.monotonic()
-        work = folder.parent / f".{folder.name}.work"
         begin_work(work, fingerprint(settings), force=force)
         with disk_errors(work):
             build = _Build(corpus, work.absolute(), executor, counter)
