@@ -14,8 +14,17 @@ MODELS = raw("/v1/models", b"", method="GET")
 
 
 def asked(connection: socket.socket, data: bytes) -> bytes:
+    """One answer, whole, in however many packets it comes."""
     connection.sendall(data)
-    return connection.recv(65536)
+    reply = b""
+    while True:
+        head, end, body = reply.partition(b"\r\n\r\n")
+        length = next((line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), b":0")
+        if end and len(body) >= int(length.partition(b":")[2]):
+            return reply
+        more = connection.recv(65536)
+        assert more, f"the connection ended within an answer: {reply[-200:]!r}"
+        reply += more
 
 
 def block_the_loop(live: Live, seconds: float) -> None:

@@ -191,7 +191,7 @@ def test_a_run_can_stop_early_and_keep_its_best(run: Callable[..., Path], monkey
 
     monkeypatch.setattr(SFT, "loss", worse_and_worse)
     best = ("callbacks.checkpoint.keep_best=true", "callbacks.checkpoint.keep_last=1")
-    folder = run("stage.lora=null", "callbacks.early_stopping.patience=1", *best)
+    folder = run("doctor=off", "stage.lora=null", "callbacks.early_stopping.patience=1", *best)
     rows = read_metrics(folder / "metrics.csv")
     assert {step: row["val/loss"] for step, row in rows.items() if "val/loss" in row} == {2: 2.0, 4: 4.0}
     assert json.loads((folder / "run.json").read_bytes())["status"] == "finished"

@@ -206,4 +206,11 @@ def test_local_files_make_the_same_corpus_wherever_they_lie(tmp_path, monkeypatc
     make(Files(path=str(tmp_path / "one")), tmp_path / "out1")
     monkeypatch.chdir(tmp_path / "two")
     make(Files(path=f"deeper{os.sep}*"), tmp_path / "out2")
-    assert listing(tmp_path / "out1") == listing(tmp_path / "out2")
+    one, two = listing(tmp_path / "out1"), listing(tmp_path / "out2")
+    manifests = [json.loads(found.pop("MANIFEST.json")) for found in (one, two)]
+    # Where the files lay is a hint for who looks for them: no part of what the corpus is, but of what its manifest seals.
+    assert [(found.pop("places"), len(found.pop("seal"))) for found in manifests] == [
+        ({"files": "../one"}, 64),
+        ({"files": "../two/deeper"}, 64),
+    ]
+    assert (one, manifests[0]) == (two, manifests[1])
