@@ -7,6 +7,7 @@ with a setting that trains the very same steps in less memory where there is one
 import contextlib
 import dataclasses
 import re
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -79,7 +80,9 @@ def explained(batch: MicroBatch) -> Iterator[None]:
         if not _FROM_WORKER.match(error.found):
             raise
         raise _of_worker(error) from error
-    except OSError as error:
+    except (EOFError, OSError) as error:
+        if _between_processes(error):  # a worker died while it handed over a batch
+            raise _dead_worker(f"a DataLoader worker went away ({error})") from error
         if not _FROM_WORKER.match(str(error)):
             raise
         raise DataError(_last_line(str(error)), "a worker could not read; the last checkpoint is whole") from error
@@ -87,12 +90,22 @@ def explained(batch: MicroBatch) -> Iterator[None]:
         if _OF_ALLOCATOR.search(str(error)):
             raise _no_memory(batch, error) from error
         if (died := _WORKER_DIED.search(str(error))) or _WORKER_HANGS in str(error):
-            raise DataError(
-                died[0] if died else "a DataLoader worker gave nothing for a minute",
-                "a run needs every batch; the last checkpoint is whole",
-                "run the same command again, or data.num_workers=0, which reads in the run's own process",
-            ) from error
+            raise _dead_worker(died[0] if died else "a DataLoader worker gave nothing for a minute") from error
         raise
+
+
+def _dead_worker(found: str) -> DataError:
+    return DataError(
+        found,
+        "a run needs every batch; the last checkpoint is whole",
+        "run the same command again, or data.num_workers=0, which reads in the run's own process",
+    )
+
+
+def _between_processes(error: BaseException) -> bool:
+    """Whether it was raised where Python's processes speak to each other."""
+    frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(str(name).startswith(("multiprocessing.", "torch.multiprocessing.")) for name in frames)
 
 
 def _no_memory(batch: MicroBatch, error: Exception) -> ResourceError:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -58,7 +59,11 @@ def disturb(how: str, trial: int) -> None:
         at_batch(2 + trial % 6, lambda: time.sleep(1000))
 
 
-SAID = {"killed": "is killed by signal: Killed", "fails": "shard 7", "hangs": "gave nothing"}
+SAID = {
+    "killed": r"is killed by signal: Killed|exited unexpectedly|went away",  # by where in a step it is noticed
+    "fails": "shard 7",
+    "hangs": "gave nothing",
+}
 
 
 @pytest.mark.parametrize("n_trials", [1, pytest.param(20, marks=pytest.mark.faults)])
@@ -70,7 +75,7 @@ def test_a_worker_that_fails_ends_the_run_with_its_error_and_the_run_goes_on_bit
     for trial in range(n_trials):
         cfg = run_config(*WORKERS, f"name={trial}")
         code, text, seconds = ends(lambda cfg=cfg, trial=trial: (disturb(how, trial), train(cfg)))
-        good = code == 3 and SAID[how] in text and "Traceback" not in text and seconds < LIMIT_SECONDS
+        good = code == 3 and re.search(SAID[how], text) and "Traceback" not in text and seconds < LIMIT_SECONDS
         longest = max(longest, seconds)
         again = ends(lambda cfg=cfg: train(cfg))[0]
         failures += not (good and again == 0 and losses(tmp_path / str(trial)) == expected)
