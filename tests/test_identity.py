@@ -50,5 +50,7 @@ def test_a_run_is_finished_when_it_ended_with_these_settings(
 
 def test_a_state_that_is_not_readable_is_named(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"run\.json · is not a readable JSON object .* · the run cannot be continued: use name=…"):
+    with pytest.raises(
+        CheckpointError, match=r"run\.json · is not a readable JSON object .* · the run cannot be continued: use name=…"
+    ):
         read_state(tmp_path)

@@ -26,7 +26,7 @@ def test_a_job_that_fails_stops_no_other_and_what_is_finished_is_not_trained_aga
 
 
 @needs_ray
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_study_that_is_stopped_has_its_jobs_save_their_state_and_goes_on(place) -> None:
     words = (RAY, "budget.steps=12", "optim.lr=0.02,0.021")
     begun: Callable[[], bool] = lambda: any(place.folder.glob("runs/*/metrics.csv"))  # noqa: E731

@@ -50,11 +50,12 @@ def trained_with(cfg: Any, seconds: float, zone: str) -> None:
 
 
 @pytest.mark.matrix("T7")
+@pytest.mark.parametrize("n_jumps", [2, pytest.param(len(JUMPS), marks=pytest.mark.faults)])
 def test_a_clock_that_jumps_changes_neither_the_checkpoint_nor_a_duration(
-    run_config: Config, whole_run: Any, row: Report, tmp_path: Path
+    run_config: Config, whole_run: Any, row: Report, tmp_path: Path, n_jumps: int
 ) -> None:
     expected, failures = losses(whole_run()), 0
-    for number, (seconds, zone) in enumerate(JUMPS.values()):
+    for number, (seconds, zone) in enumerate(list(JUMPS.values())[:n_jumps]):
         cfg, folder = run_config(*LENGTH, f"name=jump{number}"), tmp_path / f"jump{number}"
         after_five = lambda: after_step(5, lambda: os.kill(os.getpid(), signal.SIGKILL))  # noqa: E731
         assert ends(lambda cfg=cfg, act=after_five: (act(), train(cfg)))[0] == -signal.SIGKILL
@@ -67,4 +68,4 @@ def test_a_clock_that_jumps_changes_neither_the_checkpoint_nor_a_duration(
         took = [row["perf/seconds"] for row in read_metrics(folder / "metrics.csv").values()]
         good = (newest, chosen) == (4, path) and losses(folder) == expected
         failures += not (good and took == sorted(took) and took[0] >= 0)
-    row(trials=len(JUMPS), failures=failures, note=", ".join(JUMPS))
+    row(trials=n_jumps, failures=failures, note=", ".join(list(JUMPS)[:n_jumps]))
