@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.ledger import Record
-from tests.faults.rows import PROMISES, REMARKS, SECTIONS, Row
+from tests.faults.promises import PROMISES
+from tests.faults.rows import REMARKS, SECTIONS, Row
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = Path(__file__).parent / "document.md"

@@ -7,7 +7,8 @@ import pytest
 
 from tests.faults.document import read_ledgers, write_document
 from tests.faults.ledger import Record
-from tests.faults.rows import PROMISES, REMARKS, SECTIONS
+from tests.faults.promises import PROMISES
+from tests.faults.rows import REMARKS, SECTIONS
 
 HERE = "tests/faults/test_document.py::test_the_last_record_of_a_test_counts"
 ALSO = "tests/faults/test_document.py::test_every_row_of_a_promise_exists[K1]"

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from tests.faults.promises import BEGIN, END, PROMISES, README, Promise
+from tests.faults.promises import PROMISES, Promise
+from tests.faults.readme import BEGIN, END, README
 from tests.faults.rows import SECTIONS
 
 ROOT = README.parent
