@@ -351,8 +351,8 @@ REMARKS: dict[str, str] = {
     "K6": "A sweep is killed with its jobs; what had finished is not trained again.",
     "C1": "A manifest that is no JSON any more is named without hashes: there is nothing to compare.",
     "C3": "Not as aimed at: Lumi hashes packed data in full at the start (data.full_check=true) or compares names "
-    "and sizes only; there is no check of samples and no checksum of each block. Ids outside the vocabulary are refused when they "
-    "are read.",
+    "and sizes only; there is no check of samples and no checksum of each block. Ids outside the vocabulary are refused when "
+    "they are read.",
     "R4": "There are no tools in Lumi, so no names of them. API messages go through the same template, and stop strings are "
     "compared as text.",
     "S4": "A reader that stalls is tried with a limit of half a second.",
