@@ -1,7 +1,7 @@
-"""Optimizers and learning-rate schedules: ``optim=adamw``, ``optim=muon``, ``optim=mup_adamw``, ``optim/schedule=wsd``."""
+"""Optimizers and schedules: ``optim=adamw``, ``muon``, ``mup_adamw``, ``mup_muon``; ``optim/schedule=wsd``."""
 
-from lumi.optim.mup import MupAdamW
+from lumi.optim.mup import MupAdamW, MupMuon
 from lumi.optim.recipe import AdamW, Muon, Recipe
 from lumi.optim.schedule import WSD, Constant, Cosine, Linear, Schedule
 
-__all__ = ["WSD", "AdamW", "Constant", "Cosine", "Linear", "Muon", "MupAdamW", "Recipe", "Schedule"]
+__all__ = ["WSD", "AdamW", "Constant", "Cosine", "Linear", "Muon", "MupAdamW", "MupMuon", "Recipe", "Schedule"]

@@ -126,22 +126,26 @@ class Muon:
 
     def optimizer(self, parameters: NamedParameters) -> torch.optim.Optimizer:
         """Muon's group first, then AdamW's two."""
-        named = list(parameters)
-        blocks = [(name, p) for name, p in named if is_of_block(name, p)]
-        chosen = {name for name, _ in blocks}
-        decayed, plain = split_decay((name, p) for name, p in named if name not in chosen)
-        muon = MuonStep(
-            [{"params": [p for _, p in blocks], "peak_lr": self.lr}],
+        muon, others = self._groups(list(parameters))
+        first = MuonStep(
+            [{**muon, "lr": muon["peak_lr"]}],
             lr=self.lr,
             weight_decay=self.weight_decay,
             momentum=self.momentum,
             ns_steps=self.newton_schulz_steps,
         )
-        groups = [
+        return Together(first, fused_adamw([group for group in others if group["params"]], self))
+
+    def _groups(self, named: list[tuple[str, nn.Parameter]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Of Muon, and of AdamW."""
+        blocks = [(name, p) for name, p in named if is_of_block(name, p)]
+        chosen = {name for name, _ in blocks}
+        decayed, plain = split_decay((name, p) for name, p in named if name not in chosen)
+        others = [
             {"params": decayed, "weight_decay": self.weight_decay, "peak_lr": self.adamw_lr},
             {"params": plain, "weight_decay": 0.0, "peak_lr": self.adamw_lr},
         ]
-        return Together(muon, fused_adamw([group for group in groups if group["params"]], self))
+        return {"params": [p for _, p in blocks], "weight_decay": self.weight_decay, "peak_lr": self.lr}, others
 
 
 def is_of_block(name: str, parameter: nn.Parameter) -> bool:

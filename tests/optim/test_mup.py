@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -11,15 +12,17 @@ from torch.testing import assert_close
 
 from lumi.arch import Decoder, DecoderConfig
 from lumi.errors import ConfigError
-from lumi.optim import AdamW, Constant, MupAdamW
+from lumi.optim import AdamW, Constant, Muon, MupAdamW, MupMuon
 
 FLAT = Constant(warmup_steps=0)
 STANDARD = AdamW(lr=5e-3, schedule=FLAT)
 MUP = MupAdamW(lr=5e-3, schedule=FLAT, base_width=64)
+MUON = Muon(lr=5e-3, adamw_lr=2e-3, schedule=FLAT)
+MUP_MUON = MupMuon(lr=5e-3, adamw_lr=2e-3, schedule=FLAT, base_width=64)
 TOKENS = torch.randint(64, (2, 16), generator=torch.Generator().manual_seed(1))
 
 
-def model(width: int, recipe: AdamW, **arch: object) -> Decoder:
+def model(width: int, recipe: Any, **arch: object) -> Decoder:
     """Two layers with heads of 16, initialised for the recipe."""
     torch.manual_seed(0)
     shape = {"vocab_size": 64, "n_layers": 2, "max_seq_len": 16, "d_model": width, "d_ff": 2 * width, "tied": True}
@@ -33,7 +36,7 @@ def loss(logits: Tensor) -> Tensor:
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), TOKENS[:, 1:].flatten())
 
 
-def train(decoder: Decoder, recipe: AdamW, steps: int) -> None:
+def train(decoder: Decoder, recipe: Any, steps: int) -> None:
     optimizer = recipe.optimizer(decoder.named_parameters())
     for _ in range(steps):
         optimizer.zero_grad()
@@ -41,7 +44,7 @@ def train(decoder: Decoder, recipe: AdamW, steps: int) -> None:
         optimizer.step()
 
 
-def sizes_after_three_steps(width: int, recipe: AdamW) -> dict[str, float]:
+def sizes_after_three_steps(width: int, recipe: Any) -> dict[str, float]:
     """Mean absolute value of what every branch adds to the residual stream, and of the logits."""
     decoder, found = model(width, recipe), {}
     train(decoder, recipe, 3)
@@ -52,7 +55,7 @@ def sizes_after_three_steps(width: int, recipe: AdamW) -> dict[str, float]:
     return found | {"logits": logits.abs().mean().item()}
 
 
-def growth(recipe: AdamW) -> dict[str, float]:
+def growth(recipe: Any) -> dict[str, float]:
     """Exponent of width in each size, from 64 to 512; the least squares line through the logarithms of all four widths."""
     widths = torch.tensor([64, 128, 256, 512])
     sizes = [sizes_after_three_steps(width, recipe) for width in widths.tolist()]
@@ -71,6 +74,30 @@ def test_activations_keep_their_size_from_width_64_to_512_and_without_it_they_gr
     # Logits begin at 1 / sqrt(m), as the paper's do, and what is learnt, which does not shrink, soon covers that.
     assert -0.5 < with_it["logits"] < 0.1
     assert without["logits"] > 0.4
+
+
+def test_with_muon_too_activations_keep_their_size() -> None:
+    with_it, without = growth(MUP_MUON), growth(MUON)
+    branches = [name for name in with_it if name != "logits"]
+    assert all(abs(with_it[name]) < 0.25 for name in branches), with_it
+    assert all(without[name] > 0.4 for name in branches), without
+    assert -0.5 < with_it["logits"] < 0.1
+
+
+def test_at_the_base_width_it_is_muon_bit_for_bit() -> None:
+    mine, theirs = model(64, MUP_MUON), model(64, MUON)
+    train(mine, MUP_MUON, 3)
+    train(theirs, MUON, 3)
+    assert all(torch.equal(a, b) for a, b in zip(mine.parameters(), theirs.parameters(), strict=True))
+
+
+def test_rates_and_decay_of_muon_on_a_model_four_times_wider() -> None:
+    decoder = model(256, MUP_MUON)
+    groups = MUP_MUON.optimizer(decoder.named_parameters()).param_groups
+    found = [(len(group["params"]), group["lr"], group["weight_decay"]) for group in groups]
+    # 14 matrices of two blocks at half the rate; embedding and four norms; the last gain, a quarter.
+    assert found == [(14, 5e-3 / 2, 0.1 * 2), (5, 2e-3, 0.0), (1, 2e-3 / 4, 0.0)]
+    assert sum(len(group["params"]) for group in groups) == sum(1 for _ in decoder.parameters())
 
 
 def test_at_the_base_width_it_is_adamw_bit_for_bit():
@@ -147,7 +174,9 @@ def test_a_base_width_below_one_is_refused():
 
 def test_an_adapter_is_refused():
     adapter = [("model.layers.0.self_attn.q_proj.lora_A.weight", nn.Parameter(torch.zeros(2, 64)))]
-    with pytest.raises(ConfigError, match=r"optim=mup_adamw · trains all weights of a model, not an adapter"):
+    with pytest.raises(
+        ConfigError, match=r"optim=mup_adamw and optim=mup_muon · train all weights of a model, not an adapter"
+    ):
         MUP.optimizer(adapter)
 
 
