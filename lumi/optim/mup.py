@@ -17,8 +17,8 @@ Wider means more heads of one size and ``d_ff`` in proportion; depth and head si
 need 1 / E instead of 1 / sqrt(E)).
 
 Muon makes every update of a matrix orthogonal: its spectral norm is what the rate says, and should stay the same at every
-width as long as the matrix keeps its proportions (arXiv:2310.17813). On AdamW's scale (`lumi.optim.muon`) it grows with the root
-of the longer side, so that its rate is divided by sqrt(m); everything else is as in the table.
+width as long as the matrix keeps its proportions (arXiv:2310.17813). On AdamW's scale (`lumi.optim.muon`) it grows with the
+root of the longer side, so that its rate is divided by sqrt(m); everything else is as in the table.
 """
 
 import dataclasses
