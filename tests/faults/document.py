@@ -18,6 +18,9 @@ TEMPLATE = Path(__file__).parent / "document.md"
 PLANTED = Path(__file__).parent / "planted.json"
 _PACKAGES = ("torch", "pytorch-lightning", "numpy", "sentencepiece", "safetensors", "datatrove", "starlette")
 
+_NOTES = 3
+"""That are shown of a test."""
+
 Records = dict[str, list[Record]]
 
 
@@ -106,25 +109,34 @@ def _section(title: str, text: str, rows: Sequence[Row], records: Records) -> li
         text,
         _table(("", "what is done", "what must hold", "aimed at", "tried, failed"), lines),
     ]
-    runs = [_run(record) for row in rows for record in sorted(records.get(row.id, ()), key=lambda one: one.test)]
+    runs = [_run(row.id, test, found) for row in rows for test, found in _by_test(records.get(row.id, ())).items()]
     if runs:
-        parts.append(_table(("row", "test", "trials", "failures", "seed", "seconds", "date", "seen"), runs))
+        parts.append(_table(("row", "test", "trials", "failures", "seeds", "seconds", "seen"), runs))
     remarks = [f"- **{row.id}**: {REMARKS[row.id]}" for row in rows if row.id in REMARKS]
     return [*parts, "\n".join(remarks)] if remarks else parts
 
 
-def _run(record: Record) -> str:
-    file, _, name = record.test.partition("::")
-    seed = "" if record.seed is None else str(record.seed)
+def _by_test(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """The records of each function, whatever it was called with."""
+    found: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda one: one.test):
+        found.setdefault(record.test.partition("[")[0], []).append(record)
+    return found
+
+
+def _run(id_: str, test: str, records: Sequence[Record]) -> str:
+    file, _, name = test.partition("::")
+    seeds = sorted({record.seed for record in records if record.seed is not None})
+    notes = list(dict.fromkeys(record.note for record in records if record.note))
+    more = f"; and {len(notes) - _NOTES} more" if len(notes) > _NOTES else ""
     facts = (
-        record.id,
+        id_,
         f"{_link(file)} {name.removeprefix('test_').replace('_', ' ')}",
-        f"{record.trials:,}",
-        f"{record.failures:,}",
-        seed,
-        f"{record.seconds:,.0f}",
-        record.date,
-        record.note,
+        f"{sum(record.trials for record in records):,}",
+        f"{sum(record.failures for record in records):,}",
+        str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}" if seeds else "",
+        f"{sum(record.seconds for record in records):,.0f}",
+        "; ".join(notes[:_NOTES]) + more,
     )
     return f"| {' | '.join(_cell(fact) for fact in facts)} |"
 
@@ -134,9 +146,18 @@ def _planted() -> str:
     if not PLANTED.exists():
         return "Mistakes planted on purpose: not run."
     found: list[dict[str, Any]] = json.loads(PLANTED.read_text())
-    lines = [f"| {' | '.join(_cell(str(value)) for value in one.values())} |" for one in found]
-    text = f"{len(found)} mistakes were planted in Lumi, one at a time, and the tests run:"
-    return f"{text}\n\n{_table(tuple(found[0]), lines)}"
+    lines = []
+    for one in found:
+        tests = ", ".join(f"{_link(file)} {name[5:].replace('_', ' ')}" for file, _, name in _parted(one["tests"]))
+        lines.append(
+            f"| {_cell(one['fault'])} | {one['file']} | {_cell(tests)} | {'yes' if one['noticed'] else '**no**'} |"
+        )
+    text = f"{len(found)} mistakes were planted in Lumi, one at a time (`python -m tests.faults.plant`), and these tests run:"
+    return f"{text}\n\n{_table(('mistake', 'where', 'test', 'noticed'), lines)}"
+
+
+def _parted(tests: Iterable[str]) -> list[tuple[str, str, str]]:
+    return [test.partition("[")[0].partition("::") for test in tests]
 
 
 def _is_there(test: str) -> bool:
