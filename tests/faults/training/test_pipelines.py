@@ -74,6 +74,7 @@ def everything(tmp_path: Path, names: tuple[str, ...]) -> tuple[int, int]:
     return len(first), sum(pipeline(tmp_path / name, **VARIANTS[name]) != first for name in names)
 
 
+@pytest.mark.faults
 @pytest.mark.matrix("T10")
 def test_all_differences_at_once_change_no_byte(tmp_path: Path, row: Report) -> None:
     VARIANTS["all at once"] = {key: value for variant in VARIANTS.values() for key, value in variant.items()}
