@@ -50,9 +50,9 @@ def versions() -> dict[str, str]:
 
 
 def source_sha256(package: Path) -> str:
-    """One hash over name and bytes of every Python file below ``package``."""
+    """One hash over name and bytes of every Python and C++ file below ``package``: both decide bits."""
     digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
+    for path in sorted(path for kind in ("*.py", "*.cpp") for path in package.rglob(kind)):
         data = path.read_bytes()
         digest.update(f"{path.relative_to(package).as_posix()} {len(data)}\n".encode())
         digest.update(data)

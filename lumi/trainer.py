@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 
+from lumi.arch.native import COMPILERS
 from lumi.errors import ConfigError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -91,7 +92,7 @@ class TrainerConfig:
             return False
         if self.device().type == "cuda":
             return flops > _WORTH_COMPILING["cuda"] and importlib.util.find_spec("triton") is not None
-        return flops > _WORTH_COMPILING["cpu"] and any(map(shutil.which, ("g++", "clang++", "c++")))
+        return flops > _WORTH_COMPILING["cpu"] and any(map(shutil.which, COMPILERS))
 
     def prepare_process(self) -> None:
         """Settings of PyTorch, Lightning and the allocator that hold for the whole process."""

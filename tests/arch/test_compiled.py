@@ -8,8 +8,9 @@ import torch
 from torch.testing import assert_close
 
 from lumi.arch import Decoder, next_token_loss
+from lumi.arch.native import COMPILERS
 
-pytestmark = pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="needs a C++ compiler")
+pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
 
 
 @pytest.fixture(scope="module")
