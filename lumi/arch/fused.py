@@ -83,7 +83,8 @@ class FusedDecoder:
         self._step = self._native_step(decoder) if compiled and self.device.type == "cpu" else None
         if self.device.type == "cpu":
             first = self._layers[0]
-            for weight in (first.qkv, first.output, first.gate_up, first.down, self._head):
+            in_step = (first.qkv, first.output, first.gate_up, first.down) if self._step is None else ()
+            for weight in (*in_step, self._head):  # the head also ends a prompt, which the native step does not read
                 self._rows[weight.shape] = _indifferent_rows(weight.shape, self.dtype, torch.get_num_threads())
 
     @torch.inference_mode()
