@@ -51,9 +51,8 @@ test: $(VENV)/.lumi-dev  ## all tests, without a GPU and without a network
 gpu-test: $(VENV)/.lumi-dev  ## only the tests that need a CUDA device
 	@$(BIN)/python -m pytest -m gpu
 
-faults: $(VENV)/.lumi-dev  ## the whole fault matrix, hours, then docs/RELIABILITY.md: ARGS='tests/faults/crash' for a part
-	@$(BIN)/python -m pytest -m 'faults or matrix' -s --ledger .faults/ledger.jsonl $(or $(ARGS),tests); status=$$?; \
-	  $(BIN)/python -m tests.faults .faults/ledger.jsonl && exit $$status
+faults: $(VENV)/.lumi-dev  ## the whole fault matrix, an hour and a half, and docs/RELIABILITY.md: ARGS='tests/faults/crash' for a part
+	@$(BIN)/python -m tests.faults.campaign $(ARGS)
 
 check: $(VENV)/.lumi-dev  ## ruff, pyright, import-linter
 	@$(BIN)/ruff check .

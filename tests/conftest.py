@@ -57,6 +57,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--ledger", type=Path, default=None, help="append what the tests of the fault matrix saw")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes an hour begins first: other tests fit beside it, and it beside none."""
+    items.sort(key=lambda item: item.get_closest_marker("hour") is None)
+
+
 @pytest.fixture
 def row(request: pytest.FixtureRequest) -> Report:
     """``row(trials=200, failures=0, seed=0)``: what became of a row of the fault matrix; see `tests.faults.ledger`."""

@@ -2,23 +2,31 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.faults.document import read_ledgers, write_document
 
+DOCUMENT = Path("docs/RELIABILITY.md")
+
+
+def make_document(ledgers: Sequence[Path], out: Path = DOCUMENT) -> None:
+    """Read the ledgers, write the document, say so."""
+    records = read_ledgers(ledgers)
+    out.write_text(write_document(records), encoding="utf-8")
+    sys.stdout.write(f"{out}: {len(records)} rows\n")
+
 
 def main() -> None:
-    """Read the ledgers, write the document."""
+    """Of the ledgers on the command line."""
     parser = argparse.ArgumentParser(description="make docs/RELIABILITY.md from what the tests of the fault matrix saw")
     parser.add_argument("ledgers", type=Path, nargs="+", metavar="LEDGER", help="of pytest --ledger; later ones win")
-    parser.add_argument("--out", type=Path, default=Path("docs/RELIABILITY.md"))
+    parser.add_argument("--out", type=Path, default=DOCUMENT)
     given = parser.parse_args()
     missing = [str(ledger) for ledger in given.ledgers if not ledger.is_file()]
     if missing:
         sys.exit(f"{', '.join(missing)} · is not a ledger · pytest -m 'faults or matrix' --ledger FILE writes one")
-    records = read_ledgers(given.ledgers)
-    given.out.write_text(write_document(records), encoding="utf-8")
-    sys.stdout.write(f"{given.out}: {len(records)} rows\n")
+    make_document(given.ledgers, given.out)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ def answers(live_server: Reference) -> dict[str, str]:
 
 
 @pytest.mark.matrix("S3")
+@pytest.mark.alone
 @pytest.mark.parametrize("n_connections", [64, 256, 1000])
 def test_so_many_connections_for_minutes(child, answers, row, n_connections):
     seconds = SIEGE_SECONDS[n_connections]
@@ -96,6 +97,7 @@ async def latencies(port: int, answers: dict[str, str], n: int) -> list[float]:
 
 
 @pytest.mark.matrix("S4")
+@pytest.mark.alone
 def test_five_hundred_slow_clients(child, answers, row):
     async def scenario() -> tuple[list[float], list[float], list[float]]:
         before = await latencies(child.port, answers, 300)
@@ -146,6 +148,7 @@ async def soak(child: Child, answers: dict[str, str], seconds: float) -> tuple[S
 
 
 @pytest.mark.matrix("S10")
+@pytest.mark.hour
 def test_an_hour_of_everything_leaves_the_memory_as_it_was(child, answers, row):
     seen, sizes = asyncio.run(soak(child, answers, SOAK_SECONDS))
     settled = [(at, size) for at, size in sizes if at > SOAK_SECONDS / 4]
