@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from lumi.arch.native import COMPILERS
+from lumi.arch.native.build import COMPILERS
 from lumi.errors import ConfigError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h

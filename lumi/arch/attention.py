@@ -5,6 +5,7 @@ document, so that a packed document gives the same logits as the document alone.
 
 - ``flash``: flash-attn's variable-length kernel (optional package; CUDA, 16 bit).
 - ``varlen``: the same kernel from PyTorch itself (CUDA, 16 bit).
+- ``native``: Lumi's own for CPUs with matrix units (bfloat16; `lumi.arch.native.attention`).
 - ``sdpa``: `scaled_dot_product_attention`, with a mask only where a window holds more than one document.
 - ``reference``: the formula, in float32, for tests.
 """
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lumi.arch.config import AttentionBackend
+from lumi.arch.native import attention as native
 from lumi.errors import ConfigError
 
 try:
@@ -44,12 +46,14 @@ class Layout:
         mask: (B, 1, T, T) bool, True where a query may look; None where plain causal order says it all.
         boundaries: (number of documents + 1,) int32 offsets into the flattened B * T tokens, for variable-length kernels.
         longest: bound of a document's length in tokens, for variable-length kernels.
+        first: (B, T or a little more) int32, where each token's document begins, for ``native``.
     """
 
     positions: Tensor
     mask: Tensor | None = None
     boundaries: Tensor | None = None
     longest: int = 0
+    first: Tensor | None = None
 
 
 def layout_documents(doc_ids: Tensor | None, shape: tuple[int, int], device: torch.device, backend: str) -> Layout:
@@ -73,6 +77,8 @@ def layout_documents(doc_ids: Tensor | None, shape: tuple[int, int], device: tor
         # A bound is enough, and one that never changes: the real length would be fetched from the device, and be another
         # constant for every batch that is compiled.
         return Layout(positions=positions, boundaries=boundaries, longest=n_tokens)
+    if backend == "native":
+        return Layout(positions=positions, first=native.first_visible(positions))
     if doc_ids is None or not bool(starts[:, 1:].any()):
         return Layout(positions=positions)
     same = doc_ids.unsqueeze(2) == doc_ids.unsqueeze(1)  # (B, T, T)
@@ -84,7 +90,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, backend: str) -> Ten
 
     Args:
         q: (B, T, H, E). k, v: (B, T, K, E).
-        backend: a resolved name; ``flash`` and ``varlen`` need a layout that was made for them.
+        backend: a resolved name; all but ``sdpa`` and ``reference`` need a layout that was made for them.
 
     Returns:
         (B, T, H, E).
@@ -93,6 +99,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, backend: str) -> Ten
         kernel = _flash if backend == "flash" else _varlen
         out = kernel(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), layout.boundaries, layout.longest)
         return out.view_as(q)
+    if backend == "native" and layout.first is not None:
+        return native.attend(q, k, v, layout.first)
     heads_first = (q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))  # (B, heads, ·, E)
     function = _reference if backend == "reference" else _sdpa
     return function(*heads_first, layout.mask).transpose(1, 2)  # (B, T, H, E)
@@ -134,29 +142,32 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, boundaries: Tensor, longest: int) -
     return out
 
 
-def resolve_backend(requested: AttentionBackend, device: torch.device, dtype: torch.dtype) -> str:
-    """The kernels to use here; which one is logged once.
+def resolve_backend(requested: AttentionBackend, device: torch.device, dtype: torch.dtype, d_head: int) -> str:
+    """The kernels to use here for heads of a size; which ones is logged once.
 
     Raises:
-        ConfigError: one was asked for by name that this machine, device or dtype does not have.
+        ConfigError: some were asked for by name that this machine, device or dtype does not have.
     """
-    return _resolve(requested, device.type, dtype)
+    return _resolve(requested, device.type, dtype, d_head)
 
 
 @functools.cache
-def _resolve(requested: AttentionBackend, device_type: str, dtype: torch.dtype) -> str:
-    lacks = {name: reason for name in ("flash", "varlen") if (reason := _lacking(name, device_type, dtype))}
-    if requested in lacks:
-        raise ConfigError(f"arch.attention={requested}", lacks[requested], "use arch.attention=auto")
+def _resolve(requested: AttentionBackend, device_type: str, dtype: torch.dtype, d_head: int) -> str:
+    # What any of them lacks is only asked where it matters: the native one would be compiled.
+    if requested not in ("auto", "sdpa", "reference") and (reason := _lacking(requested, device_type, dtype, d_head)):
+        raise ConfigError(f"arch.attention={requested}", reason, "use arch.attention=auto")
     chosen = requested
     if requested == "auto":
-        chosen = next((name for name in ("flash", "varlen") if name not in lacks), "sdpa")
+        fast = ("flash", "varlen", "native")
+        chosen = next((name for name in fast if not _lacking(name, device_type, dtype, d_head)), "sdpa")
     log.info("attention: %s (%s, %s)", chosen, device_type, str(dtype).removeprefix("torch."))
     return chosen
 
 
-def _lacking(backend: str, device_type: str, dtype: torch.dtype) -> str:
-    """Why a variable-length kernel cannot be used, or nothing."""
+def _lacking(backend: str, device_type: str, dtype: torch.dtype, d_head: int) -> str:
+    """Why a kernel cannot be used, or nothing."""
+    if backend == "native":
+        return _native_lacking(device_type, dtype, d_head)
     if device_type != "cuda":
         return f"needs a CUDA device, this one is {device_type}"
     if dtype not in (torch.float16, torch.bfloat16):
@@ -165,3 +176,13 @@ def _lacking(backend: str, device_type: str, dtype: torch.dtype) -> str:
     if importlib.util.find_spec(module) is None:
         return f"needs {module}, which is not installed" + (" (pip install flash-attn)" if backend == "flash" else "")
     return ""
+
+
+def _native_lacking(device_type: str, dtype: torch.dtype, d_head: int) -> str:
+    if device_type != "cpu":
+        return f"needs a CPU, this device is {device_type}"
+    if dtype != torch.bfloat16:
+        return f"needs bfloat16, this run has {dtype}"
+    if not native.takes(d_head):
+        return f"needs heads of {native.MULTIPLE} to {native.MOST} features in steps of {native.MULTIPLE}, these have {d_head}"
+    return "" if native.ready() else "needs a CPU with matrix units (AMX) and a C++ compiler"

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from lumi.errors import ConfigError, join_violations
 
-AttentionBackend = Literal["auto", "flash", "varlen", "sdpa", "reference"]
+AttentionBackend = Literal["auto", "flash", "varlen", "native", "sdpa", "reference"]
 RopeScaling = Literal["linear", "llama3"]
 _MOST_LISTED = 128
 """Numbers of heads that a message tries: a stranger's file may name a billion."""

@@ -144,7 +144,7 @@ class Decoder(nn.Module):
         dtype = self.model.embed_tokens.weight.dtype
         if torch.is_autocast_enabled(tokens.device.type):
             dtype = torch.get_autocast_dtype(tokens.device.type)
-        backend = resolve_backend(self.config.attention, tokens.device, dtype)
+        backend = resolve_backend(self.config.attention, tokens.device, dtype, self.config.d_head)
         return layout_documents(doc_ids, (tokens.shape[0], tokens.shape[1]), tokens.device, backend), backend
 
     @torch.no_grad()

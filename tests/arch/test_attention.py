@@ -90,17 +90,17 @@ def test_variable_length_kernels_get_the_boundaries_of_all_rows():
 
 
 def test_auto_is_sdpa_on_a_cpu():
-    assert resolve_backend("auto", CPU, torch.bfloat16) == "sdpa"
+    assert resolve_backend("auto", CPU, torch.float32, 16) == "sdpa"
 
 
 @pytest.mark.parametrize("backend", ["flash", "varlen"])
 def test_a_kernel_asked_for_by_name_that_is_not_here_is_an_error(backend):
     with pytest.raises(ConfigError, match=rf"arch\.attention={backend} .*CUDA.*attention=auto"):
-        resolve_backend(backend, CPU, torch.bfloat16)
+        resolve_backend(backend, CPU, torch.bfloat16, 16)
 
 
 def test_the_choice_is_logged_once(caplog):
     with caplog.at_level(logging.INFO, logger="lumi.arch.attention"):
         for _ in range(3):
-            resolve_backend("auto", CPU, torch.complex64)  # a type that no other test asks for
+            resolve_backend("auto", CPU, torch.complex64, 16)  # a type that no other test asks for
     assert caplog.messages == ["attention: sdpa (cpu, complex64)"]

@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from lumi.arch import Decoder, next_token_loss
-from lumi.arch.native import COMPILERS
+from lumi.arch.native.build import COMPILERS
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
 

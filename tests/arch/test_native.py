@@ -12,8 +12,9 @@ from torch.testing import assert_close
 
 from lumi.arch import Decoder, DecoderConfig, loss, native
 from lumi.arch.fused import Cache, FusedDecoder
+from lumi.arch.native import build
 
-needs_compiler = pytest.mark.skipif(not any(map(shutil.which, native.COMPILERS)), reason="needs a C++ compiler")
+needs_compiler = pytest.mark.skipif(not any(map(shutil.which, build.COMPILERS)), reason="needs a C++ compiler")
 
 SHAPES = {
     "plain": {},
@@ -138,12 +139,12 @@ def test_a_shape_that_it_does_not_take_is_computed_by_pytorch():
 
 def test_without_a_compiler_the_log_says_what_is_taken(monkeypatch, caplog):
     monkeypatch.setenv("PATH", "")
-    native._loaded.cache_clear()
+    build.load_library.cache_clear()
     try:
         with caplog.at_level("INFO"):
             decoder = FusedDecoder(make())
     finally:
-        native._loaded.cache_clear()
+        build.load_library.cache_clear()
     assert decoder._step is None
     assert "no C++ compiler" in caplog.text
 
@@ -151,12 +152,12 @@ def test_without_a_compiler_the_log_says_what_is_taken(monkeypatch, caplog):
 @needs_compiler
 def test_a_compiler_that_fails_costs_speed_only(monkeypatch, caplog, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(native, "_FLAGS", ("-no-such-flag",))
-    native._loaded.cache_clear()
+    monkeypatch.setattr(build, "_FLAGS", ("-no-such-flag",))
+    build.load_library.cache_clear()
     try:
         assert FusedDecoder(make())._step is None
     finally:
-        native._loaded.cache_clear()
+        build.load_library.cache_clear()
     assert "could not be compiled" in caplog.text
     assert list((tmp_path / ".cache" / "lumi").iterdir()) == []
 

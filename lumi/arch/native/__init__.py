@@ -1,4 +1,7 @@
-"""What is done in C++ on a CPU: the decoding step (`decode.cpp`), and the loss between its products (`loss.cpp`).
+"""What is done in C++ on a CPU.
+
+The decoding step (`decode.cpp`), the loss between its products (`loss.cpp`), and attention by matrix units (`attention.cpp`,
+whose Python is `lumi.arch.native.attention`).
 
 There is no build at installation: a compiler makes each library in a few seconds when it is first needed, and it stays in
 ``~/.cache/lumi`` for this source, compiler and processor. Without a compiler, or for a shape or type that it does not take,
@@ -6,30 +9,18 @@ PyTorch's operations do the same.
 """
 
 import ctypes
-import functools
-import hashlib
-import logging
 import os
-import platform
-import shutil
-import subprocess
-import tempfile
 import threading
 import weakref
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from lumi.arch.config import DecoderConfig
+from lumi.arch.native.build import load_library
 
-log = logging.getLogger(__name__)
-
-COMPILERS = ("c++", "g++", "clang++")
-_FLAGS = ("-std=c++20", "-O3", "-march=native", "-shared", "-fPIC", "-pthread", "-fopenmp")
 _MULTIPLE = 16  # floats in the widest vector
-_SECONDS = 120
 
 
 class _Shape(ctypes.Structure):
@@ -121,7 +112,7 @@ def fits(config: DecoderConfig) -> bool:
 def decode_library() -> ctypes.CDLL | None:
     """The compiled decoding step; None where it cannot be had."""
     pointer, size = ctypes.c_void_p, ctypes.c_int64
-    if (loaded := _loaded("decode", "generation")) is not None:
+    if (loaded := load_library("decode", "generation")) is not None:
         loaded.lumi_model.restype = pointer
         loaded.lumi_model.argtypes = [pointer, pointer, pointer, ctypes.c_int, ctypes.c_int]
         loaded.lumi_forget.argtypes = [pointer]
@@ -142,7 +133,7 @@ def slopes_(logits: Tensor, targets: Tensor, scales: Tensor | None = None, *, wa
     Returns:
         (N,) float32 in nats; None where the library cannot be had.
     """
-    if (loaded := _loaded("loss", "the loss")) is None:
+    if (loaded := load_library("loss", "the loss")) is None:
         return None
     function = loaded.lumi_slopes_float if logits.dtype == torch.float32 else loaded.lumi_slopes_bfloat
     n_rows, width = logits.shape
@@ -162,48 +153,6 @@ def slopes_(logits: Tensor, targets: Tensor, scales: Tensor | None = None, *, wa
         ctypes.c_int(torch.get_num_threads()),
     )
     return nll
-
-
-@functools.cache
-def _loaded(name: str, what: str) -> ctypes.CDLL | None:
-    """A library; None, and a line in the log, where it cannot be had."""
-    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
-    if compiler is None:
-        log.info("no C++ compiler (%s): %s takes PyTorch's operations, which are slower", ", ".join(COMPILERS), what)
-        return None
-    try:
-        return ctypes.CDLL(str(_compiled(compiler, Path(__file__).with_name(f"{name}.cpp"))))
-    except (OSError, subprocess.SubprocessError) as error:
-        log.warning(
-            "%s.cpp could not be compiled, so %s takes PyTorch's operations, which are slower: %s", name, what, error
-        )
-        return None
-
-
-def _compiled(compiler: str, source: Path) -> Path:
-    """The library of a source, compiler and processor, made unless it is there."""
-    # The compiler is the user's own, and nothing that was read from a file is among the words.
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=_SECONDS).stdout  # noqa: S603
-    parts = (source.read_bytes(), " ".join(_FLAGS).encode(), compiler.encode(), version, _processor())
-    place = Path.home() / ".cache" / "lumi" / f"{source.stem}-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:16]}.so"
-    if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=place.parent) as folder:
-            made = Path(folder) / place.name
-            command = [compiler, *_FLAGS, str(source), "-o", str(made)]
-            subprocess.run(command, capture_output=True, check=True, timeout=_SECONDS)  # noqa: S603
-            made.replace(place)
-    return place
-
-
-def _processor() -> bytes:
-    """What the compiler makes code for: a home folder may be shared by different machines."""
-    try:
-        lines = Path("/proc/cpuinfo").read_bytes().splitlines()
-    except OSError:
-        return platform.processor().encode()
-    wanted = (b"model name", b"flags", b"Features", b"CPU part")
-    return b"".join(sorted({line for line in lines if line.startswith(wanted)}))
 
 
 def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
