@@ -17,6 +17,8 @@ import torch
 from omegaconf import OmegaConf
 
 import lumi
+from lumi.arch.native import attention
+from lumi.arch.native.build import load_library
 from lumi.callbacks import list_checkpoints, newest_checkpoint, set_aside
 from lumi.config import differences
 from lumi.errors import CheckpointError, ConfigError, DataError
@@ -152,5 +154,14 @@ def versions() -> dict[str, str]:
         "pytorch-lightning": importlib.metadata.version("pytorch-lightning"),
         "numpy": np.__version__,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "kernels": _kernels(),
         "precision=auto": TrainerConfig().resolved_precision(),  # another machine may decide otherwise
     }
+
+
+def _kernels() -> str:
+    """Which parts of a step are C++ here; without a compiler PyTorch's operations do the same, with other last bits."""
+    if torch.cuda.is_available():
+        return "CUDA"
+    parts = {"loss": load_library("loss", "the loss") is not None, "attention": attention.ready()}
+    return ", ".join(name for name, has in parts.items() if has) or "PyTorch"

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 
+from lumi.arch.native.attention import has_matrix_units
 from lumi.arch.native.build import COMPILERS
 from lumi.errors import ConfigError
 
@@ -78,7 +79,7 @@ class TrainerConfig:
         if self.precision != "auto":
             return self.precision
         if self.device().type != "cuda":
-            return "bf16-mixed" if _has_matrix_units() else "32-true"
+            return "bf16-mixed" if has_matrix_units() and torch.backends.mkldnn.is_available() else "32-true"
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
 
     def compiles(self, flops: float) -> bool:
@@ -129,12 +130,6 @@ class TrainerConfig:
 
 
 @functools.cache
-def _has_matrix_units() -> bool:
-    """Whether the CPU multiplies bfloat16 matrices in units of their own, and the system lets this process use them."""
-    found = getattr(torch.cpu, "get_capabilities", dict)()  # older PyTorch does not say
-    return bool(found.get("amx_bf16")) and torch.backends.mkldnn.is_available()
-
-
 def retain_memory() -> None:
     """Let glibc keep freed memory for the next step.
 

@@ -29,9 +29,15 @@ def takes(d_head: int) -> bool:
     return d_head % MULTIPLE == 0 and d_head <= MOST
 
 
+def has_matrix_units() -> bool:
+    """Whether the CPU multiplies bfloat16 matrices in units of their own, and the system lets this process use them."""
+    found = getattr(torch.cpu, "get_capabilities", dict)()  # older PyTorch does not say
+    return bool(found.get("amx_bf16"))
+
+
 def ready() -> bool:
-    """Whether this machine has matrix units, lets this process use them, and a compiler made the kernel."""
-    library = attention_library()
+    """Whether there are matrix units, and a compiler made the kernel for them."""
+    library = attention_library() if has_matrix_units() else None
     return library is not None and bool(library.lumi_attention_ready())
 
 
