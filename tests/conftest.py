@@ -1,5 +1,7 @@
 """Fixtures that several folders of tests share; what takes time is made once a session."""
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +52,15 @@ TINY_PAIRS = (
     "data.sources.world_pairs.n_test=2",
 )
 """Later stages on a few conversations and pairs, dropout on; longer windows, because an example is never cut."""
+
+
+def _forget_fork_server() -> None:
+    """In a forked child: the fork server that the corpus engine started is its parent's, and it must start its own."""
+    if (module := sys.modules.get("multiprocess.forkserver")) is not None:
+        module._forkserver.__init__()
+
+
+os.register_at_fork(after_in_child=_forget_fork_server)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
