@@ -66,7 +66,7 @@ def accumulation(subject: Subject) -> Finding:
         return error(
             seen,
             "trainer.accumulate and the number of devices then change what is learnt: few targets count as much as many",
-            "loss() returns a sum and a count; leave the division to Stage.on_before_optimizer_step",
+            "loss() returns a sum and a count; leave the division to Stage",
         )
     return ok(seen)
 

@@ -97,7 +97,8 @@ class Stage(pl.LightningModule):
         self.register_buffer("token_bytes", sources.token_bytes, persistent=False)
         self._window: list[Tensor] = []  # sums of the micro-batches since the last step: loss, targets, figures
         self._step_loss, self._step_figures = math.nan, dict[str, float]()
-        self._divisor = 1
+        self._divisor = torch.ones(())
+        self._scale = 1.0
         self._val_sums = torch.zeros(0)
         self._read: list[tuple[Tensor, Tensor]] = []  # source and window of each micro-batch since the last step
         self._losses: list[float] = []  # of each of them
@@ -139,28 +140,30 @@ class Stage(pl.LightningModule):
         )  # on their device: to read it here would wait for the step before
 
     def training_step(self, batch: PackedBatch, batch_idx: int) -> Tensor:
-        """Loss of one micro-batch, divided by a constant; `on_before_optimizer_step` makes it a mean."""
+        """Loss of one micro-batch, divided by what is the same for the whole step; the rest is left to the clipping."""
         nll, targets = self.loss(batch)
         if not self._window:
-            self._divisor = batch["tokens"].numel()  # of the right size for fp16; undone below
+            # All ranks must divide by the same. One alone takes its targets: its only micro-batch has the mean's gradient then.
+            alone = self.trainer.world_size == 1
+            self._divisor = (
+                targets.detach().clamp(min=1) if alone else torch.full_like(targets, batch["tokens"].numel())
+            )
         self._window.append(self._sums(nll, targets))
         return nll / self._divisor
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Turn the sum of micro-batch gradients into the gradient of the mean over all supervised tokens."""
+        """What turns the sum of micro-batch gradients into the gradient of the mean over all supervised tokens."""
         n_micro = len(self._window)
         parts = torch.stack(self._window)
         sums = parts.sum(dim=0)
         self._window.clear()
         sums = self.trainer.strategy.reduce(sums, reduce_op="sum")  # of all ranks
         assert isinstance(sums, Tensor)
-        nll, targets, *figures = sums.tolist()
+        nll, targets, *figures, divisor = torch.cat((sums, self._divisor.double().unsqueeze(0))).tolist()
         if targets == 0:
             raise NumericError(f"step {self.global_step}: no supervised token in the batch", "the loss has no meaning")
         # What is there: the gradient of sum / (divisor * micro-batches), averaged over the ranks.
-        scale = self._divisor * n_micro * self.trainer.world_size / targets
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        torch._foreach_mul_(gradients, scale)  # pyright: ignore[reportPrivateImportUsage]  # one kernel for all
+        self._scale = divisor * n_micro * self.trainer.world_size / targets
         self._step_loss = nll / targets
         self._losses = parts[:, 0].tolist()
         self._step_figures = {
@@ -176,7 +179,7 @@ class Stage(pl.LightningModule):
         return torch.cat([sums, self.extra.double()])
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
-        """Measure the gradient's norm, refuse the step if it or the loss is not finite, clip it.
+        """Measure the gradient's norm, refuse the step if it or the loss is not finite, scale and clip it in one pass.
 
         Raises:
             NumericError: before the weights are touched.
@@ -186,7 +189,7 @@ class Stage(pl.LightningModule):
         norm: Any = torch.nn.utils.get_total_norm(gradients)
         if hasattr(norm, "full_tensor"):
             norm = norm.full_tensor()  # of all parts
-        value = norm.item()
+        value = norm.item() * self._scale
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         # With fp16 the scaler skips such a step and tries a lower scale.
         if scaler is None and not (math.isfinite(value) and math.isfinite(self._step_loss)):
@@ -195,8 +198,11 @@ class Stage(pl.LightningModule):
                 parameter.grad = None  # an optimizer leaves what has no gradient as it is, its moments too
             gradients = []
         self._read.clear()
-        if gradients and self.recipe.clip_norm is not None and value > self.recipe.clip_norm:
-            torch._foreach_mul_(gradients, self.recipe.clip_norm / value)  # pyright: ignore[reportPrivateImportUsage]
+        factor = self._scale
+        if self.recipe.clip_norm is not None and value > self.recipe.clip_norm:
+            factor *= self.recipe.clip_norm / value
+        if gradients and factor != 1.0:  # a pass over all gradients
+            torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateImportUsage]
         self.step_metrics = {
             "train/loss": self._step_loss,
             "optim/lr": optimizer.param_groups[0]["lr"],

@@ -204,7 +204,7 @@ _TRAINING = (
         fault="micro-batches are averaged, whatever number of targets they have",
         edits=(
             (_BASE, "return nll / self._divisor", "return nll / targets.clamp(min=1)"),
-            (_BASE, "scale = self._divisor * n_micro * self.trainer.world_size / targets", "scale = 1.0"),
+            (_BASE, "self._scale = divisor * n_micro * self.trainer.world_size / targets", "self._scale = 1.0"),
         ),
         tests=("tests/stage/test_sentinels.py::test_the_gradient_is_that_of_the_mean_over_all_targets",),
     ),
