@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lumi.arch.decoder import Decoder
+from lumi.arch.low_rank import quick_class
 from lumi.errors import CheckpointError, ConfigError
 from lumi.strangers import read_object
 
@@ -78,6 +79,9 @@ def add_adapter(decoder: Decoder, lora: Lora, control: Tensor | None = None) -> 
     for parameter in decoder.parameters():
         parameter.requires_grad_(False)
     inject_adapter_in_model(LoraConfig(**_peft_settings(lora)), decoder)
+    for module in decoder.modules():
+        if hasattr(module, "lora_A"):
+            module.__class__ = quick_class()
     if control is not None and lora.control_rows:
         _train_rows(decoder, control)
 
@@ -90,6 +94,7 @@ def _train_rows(decoder: Decoder, rows: Tensor) -> None:
         weight.requires_grad_(True)
         # A row without a gradient has no moment either, so Adam leaves it as it is, to the last bit; decay must too.
         weight.register_hook(lambda gradient, chosen=chosen: gradient * chosen.to(gradient.device))
+        weight.trained_rows = rows  # pyright: ignore[reportAttributeAccessIssue]  # seen by lumi.arch.loss
         weight.partly_trained = True  # pyright: ignore[reportAttributeAccessIssue]  # seen by lumi.optim.recipe.split_decay
 
 

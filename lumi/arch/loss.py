@@ -108,6 +108,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         grad_rows = torch.empty_like(rows) if needs_rows else None
         # Sums over all chunks: in float32 even when the products are 16 bit.
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
+        trained = _trained_rows(weight)
         with torch.autocast(rows.device.type, enabled=False):
             for part, x, scratch in _chunks(rows, head):
                 wanted = grad_rows is not None or grad_weight is not None
@@ -118,7 +119,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 if grad_rows is not None:
                     _product(grad_rows[part], slope, head)
                 if grad_weight is not None:
-                    _add_product(grad_weight, slope.T, x)
+                    _add_gradient(grad_weight, slope, x, trained)
         ctx.save_for_backward(grad_rows, grad_weight)
         ctx.weight_dtype, ctx.used = weight.dtype, False
         ctx.mark_non_differentiable(nll)
@@ -149,7 +150,7 @@ class _ChunkedRowNll(torch.autograd.Function):
             for part, x, scratch in _chunks(rows, head):
                 nll[part] = _nll_and_slope(_logits(x, head, scratch), len(head), targets[part], wanted=False)[0]
         ctx.save_for_backward(rows, weight, targets)
-        ctx.dtype = head.dtype
+        ctx.dtype, ctx.trained = head.dtype, _trained_rows(weight)
         return nll
 
     @staticmethod
@@ -164,7 +165,7 @@ class _ChunkedRowNll(torch.autograd.Function):
             slope = _nll_and_slope(logits, len(head), targets[part], grads[0][part])[1].to(ctx.dtype)
             _product(grad_rows[part], slope, head)
             if grad_weight is not None:
-                _add_product(grad_weight, slope.T, x)
+                _add_gradient(grad_weight, slope, x, ctx.trained)
         return grad_rows, None if grad_weight is None else grad_weight.to(weight.dtype), None
 
 
@@ -235,6 +236,20 @@ def _product(result: Tensor, left: Tensor, right: Tensor) -> None:
         torch.mm(left, right, out=result)
     else:
         result.copy_(left @ right)
+
+
+def _trained_rows(weight: Tensor) -> Tensor | None:
+    """Ids of the only rows of the head that are trained (`lumi.arch.lora`); None for all."""
+    rows: Tensor | None = getattr(weight, "trained_rows", None)
+    return None if rows is None else rows.to(weight.device)
+
+
+def _add_gradient(total: Tensor, slope: Tensor, x: Tensor, trained: Tensor | None) -> None:
+    """Add the gradient of the head (V, D): slopes (n, V) by states (n, D)."""
+    if trained is None:
+        _add_product(total, slope.T, x)
+    else:
+        total[trained] += slope[:, trained].T @ x
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 
-from lumi.arch import Decoder, DecoderConfig
+from lumi.arch import Decoder, DecoderConfig, next_token_loss
 from lumi.arch.lora import Lora, add_adapter, attach_adapter, join_state, merge_adapter, save_adapter, split_state
+from lumi.arch.loss import target_nll
 
 pytest.importorskip("peft")
 
@@ -59,3 +60,58 @@ def test_a_state_taken_apart_comes_together(decoder):
     state = decoder.state_dict()
     together = join_state(*split_state(state))
     assert together.keys() == state.keys()
+
+
+def adapted(decoder: Decoder, lora: Lora, *, quick: bool) -> Decoder:
+    """A copy with a trained adapter; computed by peft's own layers unless quick."""
+    copied = copy.deepcopy(decoder).train()
+    torch.manual_seed(3)
+    add_adapter(copied, lora)
+    train_a_little(copied)
+    for module in copied.modules():
+        if hasattr(module, "lora_A") and not quick:
+            module.__class__ = module.__class__.__mro__[1]
+    return copied
+
+
+def hidden_and_gradients(decoder: Decoder) -> dict[str, torch.Tensor]:
+    torch.manual_seed(2)  # of the dropout
+    hidden = decoder(torch.arange(24).view(2, 12))
+    (hidden * torch.linspace(-1, 1, hidden.numel()).view_as(hidden)).sum().backward()
+    gradients = {name: p.grad for name, p in decoder.named_parameters() if p.grad is not None}
+    return {"hidden": hidden.detach(), **gradients}
+
+
+VARIANTS = [{}, {"dropout": 0.3}, {"dora": True}, {"rank_stabilised": True}, {"targets": ["up_proj"]}]
+
+
+@pytest.mark.parametrize("settings", VARIANTS)
+def test_an_adapted_projection_is_what_peft_computes(decoder, settings):
+    quick, pefts = (
+        hidden_and_gradients(adapted(decoder, Lora(r=4, **settings), quick=quick)) for quick in (True, False)
+    )
+    assert quick.keys() == pefts.keys()
+    for name, value in quick.items():
+        assert (value - pefts[name]).norm() <= 1e-5 * pefts[name].norm(), name  # sums in another order
+
+
+def test_in_bfloat16_it_is_as_near_to_float32_as_peft_is(decoder):
+    exact = hidden_and_gradients(adapted(decoder, Lora(r=4), quick=False))
+    with torch.autocast("cpu", torch.bfloat16):
+        quick, pefts = (hidden_and_gradients(adapted(decoder, Lora(r=4), quick=quick)) for quick in (True, False))
+    for name, value in exact.items():
+        # Two roundings that differ: one may be luckier than the other, by a half on arrays of a few hundred numbers.
+        assert (quick[name] - value).norm() <= 1.5 * (pefts[name] - value).norm(), name
+
+
+def test_where_a_few_rows_of_the_head_are_trained_the_others_have_no_gradient_and_those_have_theirs(decoder):
+    tokens, mask = torch.arange(24).view(2, 12), torch.ones(2, 12, dtype=torch.bool)
+    plain = copy.deepcopy(decoder)
+    add_adapter(decoder, Lora(r=4), control=torch.tensor([3, 60]))
+    for each in (plain, decoder):
+        next_token_loss(each(tokens), each.lm_weight, tokens, mask)[0].backward()
+        target_nll(each(tokens), each.lm_weight, tokens, mask).sum().backward()
+    expected, found = plain.lm_head.weight.grad, decoder.lm_head.weight.grad
+    assert found is not None
+    torch.testing.assert_close(found[[3, 60]], expected[[3, 60]], atol=1e-5, rtol=1e-5)
+    assert found.abs().sum(dim=1).nonzero().flatten().tolist() == [3, 60]
