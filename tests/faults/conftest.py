@@ -18,13 +18,13 @@ Work = Callable[[Path], object]
 TOKENIZER = TokenizerConfig(name="t", vocab_size=700, num_threads=1, train_megabytes=1.0)
 
 
-def make_tokenizer(folder: Path) -> None:
-    """From a small world, without a corpus: it takes any texts."""
+def make_tokenizer(folder: Path, *, force: bool = True) -> None:
+    """From a small world, without a corpus: it takes any texts. By default one that is there is made again."""
 
     def texts():
         return (document.text for document in World(name="one", seed=0, megabytes=0.2).documents())
 
-    train_tokenizer(texts, folder, TOKENIZER, parents={"corpus": "0"}, force=True)
+    train_tokenizer(texts, folder, TOKENIZER, parents={"corpus": "0"}, force=force)
 
 
 @pytest.fixture(scope="session")

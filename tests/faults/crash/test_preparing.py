@@ -7,38 +7,16 @@ from typing import Any
 
 import pytest
 
-from lumi.corpus import Local, World, build_corpus
+from lumi.corpus import Local, build_corpus
 from lumi.data.pack import PackConfig, pack
 from lumi.manifest import verify
-from lumi.tokenizer import TokenizerConfig
-from lumi.tokenizer.train import train_tokenizer
 from tests.corpus.conftest import make_corpus
+from tests.faults.conftest import make_tokenizer
 from tests.faults.crash.trials import Kills, forked, hashes, is_whole_or_absent, leftovers, seconds_of
 from tests.faults.ledger import Report
 
 SEED = 1
-TOKENIZER = TokenizerConfig(name="t", vocab_size=700, num_threads=1, train_megabytes=1.0)
 LATER = pytest.mark.faults
-
-
-def texts():
-    """A small world."""
-    return (document.text for document in World(name="one", seed=0, megabytes=0.2).documents())
-
-
-def make_tokenizer(folder: Path) -> None:
-    """Without a corpus: it takes any texts."""
-    train_tokenizer(texts, folder, TOKENIZER, parents={"corpus": "0"})
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an undisturbed corpus, tokenizer and packed data."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    build_corpus(make_corpus(), folder / "c")
-    make_tokenizer(folder / "t")
-    pack(folder / "c", folder / "t", folder / "p", PackConfig())
-    return folder
 
 
 class Watching:
@@ -98,10 +76,10 @@ def test_a_tokenizer_killed_at_any_moment_is_absent_or_whole(
     done = failures = 0
     while done < n_kills:
         shutil.rmtree(target, ignore_errors=True)
-        if not kills.kill(lambda: make_tokenizer(target)):
+        if not kills.kill(lambda: make_tokenizer(target, force=False)):
             continue
         torn = not is_whole_or_absent(target)
-        assert forked(lambda: make_tokenizer(target)) == 0, "the second training fails"
+        assert forked(lambda: make_tokenizer(target, force=False)) == 0, "the second training fails"
         failures += torn or hashes(target) != expected or bool(leftovers(tmp_path))
         done += 1
     row(trials=done, failures=failures, seed=SEED)
