@@ -13,12 +13,12 @@
 // Shapes: B rows, T tokens, H query heads, K key heads, E head size (a multiple of 32). `first` says for each token where its
 // document begins; a query sees the keys from there to itself.
 
+#include <omp.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
 #include <utility>
 
 #include "tiles.h"
@@ -34,12 +34,16 @@ constexpr int64_t KEYS = 64, QUERIES = 64;  // of a block: its scores stay near
 // Sixteen vectors of sixteen numbers, transposed: halves change places across the diagonal, then halves of the halves.
 template <int HALF, int... LANE>
 inline void exchange(Whole* rows, std::integer_sequence<int, LANE...>) {
-  const Whole upper{(LANE & HALF ? LANES + LANE - HALF : LANE)...}, lower{(LANE & HALF ? LANES + LANE : LANE + HALF)...};
   for (int row = 0; row < LANES; ++row) {
     if (row & HALF) continue;
     const Whole a = rows[row], b = rows[row + HALF];
-    rows[row] = __builtin_shuffle(a, b, upper);
-    rows[row + HALF] = __builtin_shuffle(a, b, lower);
+#ifdef __clang__
+    rows[row] = __builtin_shufflevector(a, b, (LANE & HALF ? LANES + LANE - HALF : LANE)...);
+    rows[row + HALF] = __builtin_shufflevector(a, b, (LANE & HALF ? LANES + LANE : LANE + HALF)...);
+#else
+    rows[row] = __builtin_shuffle(a, b, Whole{(LANE & HALF ? LANES + LANE - HALF : LANE)...});
+    rows[row + HALF] = __builtin_shuffle(a, b, Whole{(LANE & HALF ? LANES + LANE : LANE + HALF)...});
+#endif
   }
 }
 inline void turn(Whole* rows) {
@@ -137,24 +141,22 @@ bool sees_all(const int32_t* first, int64_t key, int64_t query) {
   return key + KEYS - 1 <= query && first[query + QUERIES - 1] <= key;
 }
 
-struct Memory {  // of one thread, for one head
-  explicit Memory(size_t bytes) : whole(static_cast<char*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64)), std::free), at(whole.get()) {}
+struct Memory {  // of one thread, for one head; from nothing, it only counts
+  char* begin;
+  size_t used = 0;
   template <class T>
   T* take(int64_t n) {
-    T* taken = reinterpret_cast<T*>(at);
-    at += (n * sizeof(T) + 63) / 64 * 64;
+    T* taken = reinterpret_cast<T*>(begin + used);
+    used += (n * sizeof(T) + 63) / 64 * 64;
     return taken;
   }
-  std::unique_ptr<char, void (*)(void*)> whole;
-  char* at;
 };
 
 // ---- forward ------------------------------------------------------------------------------------------------------------------
 
 struct Forward {
-  explicit Forward(const Sizes& s)
-      : memory((3 * s.padded * s.e + KEYS * QUERIES) * 2 + (KEYS * QUERIES + s.e * QUERIES) * 4 + 4096),
-        keys(memory.take<bf16>(s.padded * s.e)),
+  Forward(const Sizes& s, Memory& memory)
+      : keys(memory.take<bf16>(s.padded * s.e)),
         values(memory.take<bf16>(s.padded * s.e)),
         queries(memory.take<bf16>(s.padded * s.e)),
         weights(memory.take<bf16>(KEYS * QUERIES)),
@@ -163,7 +165,6 @@ struct Forward {
 
   // Largest score so far of each query, and the sum of weights relative to it.
   alignas(64) float highest[QUERIES], total[QUERIES];
-  Memory memory;
   bf16 *keys, *values, *queries, *weights;  // (T, E), (E, T), (E / 2, T, 2), (KEYS / 2, QUERIES, 2)
   float *scores, *sums;                     // (KEYS, QUERIES), (E, QUERIES)
 
@@ -209,9 +210,8 @@ struct Forward {
 // ---- backward -----------------------------------------------------------------------------------------------------------------
 
 struct Backward {
-  explicit Backward(const Sizes& s)
-      : memory((7 * s.padded * s.e + 3 * KEYS * QUERIES) * 2 + (3 * s.padded * s.e + 2 * KEYS * QUERIES + s.padded) * 4 + 8192),
-        keys(memory.take<bf16>(s.padded * s.e)),
+  Backward(const Sizes& s, Memory& memory)
+      : keys(memory.take<bf16>(s.padded * s.e)),
         values(memory.take<bf16>(s.padded * s.e)),
         keys_across(memory.take<bf16>(s.padded * s.e)),
         queries(memory.take<bf16>(s.padded * s.e)),
@@ -228,12 +228,11 @@ struct Backward {
         pulls(memory.take<float>(KEYS * QUERIES)),
         delta(memory.take<float>(s.padded)) {}
 
-  Memory memory;
-  bf16 *keys, *values, *keys_across;                         // (T, E), (T, E), (E, T)
-  bf16 *queries, *queries_down, *grads, *grads_down;         // of features (E / 2, T, 2), of tokens (T / 2, E, 2); dO likewise
-  bf16 *weights, *slopes, *slope_pairs;                      // P' and G' (KEYS, QUERIES), G' (KEYS / 2, QUERIES, 2)
-  float *grad_queries, *grad_keys, *grad_values;             // (E, T), (T, E), (T, E)
-  float *scores, *pulls, *delta;                             // S' and D' (KEYS, QUERIES); (T)
+  bf16 *keys, *values, *keys_across;                  // (T, E), (T, E), (E, T)
+  bf16 *queries, *queries_down, *grads, *grads_down;  // of features (E / 2, T, 2), of tokens (T / 2, E, 2); dO likewise
+  bf16 *weights, *slopes, *slope_pairs;               // P' and G' (KEYS, QUERIES), G' (KEYS / 2, QUERIES, 2)
+  float *grad_queries, *grad_keys, *grad_values;      // (E, T), (T, E), (T, E)
+  float *scores, *pulls, *delta;                      // S' and D' (KEYS, QUERIES); (T)
 
   void slope(const Sizes& s, const float* lse, int64_t query) {
     for (int64_t m = 0; m < QUERIES; m += LANES) {
@@ -268,33 +267,49 @@ struct Backward {
   }
 };
 
-}  // namespace
-
-extern "C" {
-
-// Arrays (B, T, heads, E), contiguous but for the distances between tokens and rows, which each tensor's `strides` names as (row,
-// token); heads lie E apart. `first` (B, padded) int32, `padded` a multiple of 64: each token's, and beyond T the number of tokens.
+// Arrays (B, T, heads, E), whose heads lie E apart; of q, k and v, how far rows and tokens lie apart is said. `first` (B, padded) int32,
+// `padded` a multiple of 64: each token's, and beyond T the number of tokens. `memory`: what `lumi_attention_bytes` says, on 64 bytes.
 struct Call {
   int64_t n_rows, n_tokens, padded, n_heads, n_kv_heads, e;
   int64_t q[2], k[2], v[2];
   int32_t n_threads;
 };
 
-// Of scores, which are powers of two here: e^(q k / sqrt(E)) = 2^(q k scale).
-static float scale_of(const Call& call) { return LOG2_E / std::sqrt(static_cast<float>(call.e)); }
+// Scores are powers of two here: e^(q k / sqrt(E)) = 2^(q k scale).
+Sizes sizes_of(const Call& c) {
+  return {c.n_tokens, c.padded, c.e, c.n_heads / c.n_kv_heads, LOG2_E / std::sqrt(static_cast<float>(c.e))};
+}
+
+template <class Work>
+int64_t bytes_of(const Call& call) {
+  Memory counted{};
+  Work(sizes_of(call), counted);
+  return counted.used;
+}
+
+}  // namespace
+
+extern "C" {
+
+// What every thread needs of memory.
+int64_t lumi_attention_bytes(const Call* call, int backward) {
+  return backward ? bytes_of<Backward>(*call) : bytes_of<Forward>(*call);
+}
 
 // Whether this machine has the units and this process may use them.
 int lumi_attention_ready() { return permitted(); }
 
 // out (B, T, H, E) bfloat16; lse (B, H, padded) float32: the logarithm, to base two, of each query's
 // sum of exponentials, and infinity beyond T.
-void lumi_attend(const Call* call, const bf16* q, const bf16* k, const bf16* v, const int32_t* first, bf16* out, float* lse) {
+void lumi_attend(const Call* call, const bf16* q, const bf16* k, const bf16* v, const int32_t* first, bf16* out, float* lse,
+                 char* memory) {
   const Call c = *call;
-  const Sizes s{c.n_tokens, c.padded, c.e, c.n_heads / c.n_kv_heads, scale_of(c)};
+  const Sizes s = sizes_of(c);
 #pragma omp parallel num_threads(c.n_threads)
   {
     [[maybe_unused]] const Tiles tiles;
-    Forward work(s);
+    Memory mine{memory + omp_get_thread_num() * bytes_of<Forward>(c)};
+    Forward work(s, mine);
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < c.n_rows * c.n_kv_heads; ++task) {
       const int64_t b = task / c.n_kv_heads, group = task % c.n_kv_heads;
@@ -319,14 +334,15 @@ void lumi_attend(const Call* call, const bf16* q, const bf16* k, const bf16* v, 
 
 // Gradients dq (B, T, H, E), dk and dv (B, T, K, E), contiguous, from `grad` of `out`, both (B, T, H, E) and contiguous.
 void lumi_attend_backward(const Call* call, const bf16* q, const bf16* k, const bf16* v, const int32_t* first, const bf16* out,
-                          const float* lse, const bf16* grad, bf16* dq, bf16* dk, bf16* dv) {
+                          const float* lse, const bf16* grad, bf16* dq, bf16* dk, bf16* dv, char* memory) {
   const Call c = *call;
-  const Sizes s{c.n_tokens, c.padded, c.e, c.n_heads / c.n_kv_heads, scale_of(c)};
+  const Sizes s = sizes_of(c);
   const int64_t wide = c.n_heads * s.e, narrow = c.n_kv_heads * s.e;
 #pragma omp parallel num_threads(c.n_threads)
   {
     [[maybe_unused]] const Tiles tiles;
-    Backward work(s);
+    Memory mine{memory + omp_get_thread_num() * bytes_of<Backward>(c)};
+    Backward work(s, mine);
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < c.n_rows * c.n_kv_heads; ++task) {
       const int64_t b = task / c.n_kv_heads, group = task % c.n_kv_heads;

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -48,8 +49,10 @@ def attention_library() -> ctypes.CDLL | None:
     if library is not None:
         pointer = ctypes.c_void_p
         library.lumi_attention_ready.argtypes = []
-        library.lumi_attend.argtypes, library.lumi_attend.restype = [pointer] * 7, None
-        library.lumi_attend_backward.argtypes, library.lumi_attend_backward.restype = [pointer] * 11, None
+        library.lumi_attention_bytes.argtypes = [pointer, ctypes.c_int]
+        library.lumi_attention_bytes.restype = ctypes.c_int64
+        library.lumi_attend.argtypes, library.lumi_attend.restype = [pointer] * 8, None
+        library.lumi_attend_backward.argtypes, library.lumi_attend_backward.restype = [pointer] * 12, None
         library.lumi_attention_ready()  # asks Linux for the units, which a process may not use before
     return library
 
@@ -79,9 +82,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, first: Tensor) -> tuple[Tensor, Ten
     """Also the logarithm of each query's sum of exponentials, (B, H, T or a little more) float32."""
     q, k, v = _dense(q), _dense(k), _dense(v)
     out, sums = _empty(q, k, v, first)
-    library = attention_library()
-    assert library is not None, "chosen only where it is there"
-    library.lumi_attend(_call(q, k, v, first), *_pointers(q, k, v, first.contiguous(), out, sums))
+    _run("lumi_attend", (q, k, v, first.contiguous(), out, sums))
     return out, sums
 
 
@@ -97,10 +98,8 @@ def _attend_backward(
     """Gradients of q, k and v from that of ``out``."""
     q, k, v = _dense(q), _dense(k), _dense(v)
     grads = (q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape))
-    library = attention_library()
-    assert library is not None, "chosen only where it is there"
     rest = (first.contiguous(), out.contiguous(), sums.contiguous(), grad.contiguous())
-    library.lumi_attend_backward(_call(q, k, v, first), *_pointers(q, k, v, *rest, *grads))
+    _run("lumi_attend_backward", (q, k, v, *rest, *grads))
     return grads
 
 
@@ -125,11 +124,15 @@ def _dense(x: Tensor) -> Tensor:
     return x if x.stride(3) == 1 and x.stride(2) == x.shape[3] else x.contiguous()
 
 
-def _call(q: Tensor, k: Tensor, v: Tensor, first: Tensor) -> Any:
+def _run(name: str, tensors: Sequence[Tensor]) -> None:
+    """Call a function of the library with tensors, of which the first four are q, k, v and ``first``."""
+    library = attention_library()
+    assert library is not None, "chosen only where it is there"
+    q, k, v, first = tensors[:4]
     n_rows, n_tokens, n_heads, d_head = q.shape
     shape = (n_rows, n_tokens, first.shape[1], n_heads, k.shape[2], d_head)
-    return ctypes.byref(_Call(*shape, *((x.stride(0), x.stride(1)) for x in (q, k, v)), torch.get_num_threads()))
-
-
-def _pointers(*tensors: Tensor) -> tuple[int, ...]:
-    return tuple(tensor.data_ptr() for tensor in tensors)
+    n_threads = torch.get_num_threads()
+    call = ctypes.byref(_Call(*shape, *((x.stride(0), x.stride(1)) for x in (q, k, v)), n_threads))
+    n_bytes = library.lumi_attention_bytes(call, name == "lumi_attend_backward")
+    memory = torch.empty(n_threads * n_bytes, dtype=torch.uint8)
+    getattr(library, name)(call, *(tensor.data_ptr() for tensor in (*tensors, memory)))
