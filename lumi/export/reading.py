@@ -80,22 +80,21 @@ def _config(folder: Path, facts: dict[str, Any], tokenizer: Tokenizer) -> Decode
         raise CheckpointError(
             f"{folder / CONFIG}", "names code to run (auto_map); Lumi runs none from a model's folder"
         )
-    own = [*_OWN, *_unused_rope(facts["decoder"].get("rope_scaling"))]
-    kept = {key: facts["decoder"][key] for key in own if key in facts["decoder"]}
+    said = facts["decoder"]
     try:
-        config = decoder_config(found, kept)
+        own = [*_OWN, *_unused_rope(said.get("rope_scaling"))]
+        config = decoder_config(found, {key: said[key] for key in own if key in said})
     except (KeyError, TypeError, ValueError, ZeroDivisionError, LumiError) as error:
         raise CheckpointError(
             f"{folder / CONFIG}", f"is not a Llama that Lumi can run ({error})", "export the model again"
         ) from None
-    if dataclasses.asdict(config) != facts["decoder"]:
-        mine = dataclasses.asdict(config)
-        changed = next(key for key in mine if mine[key] != facts["decoder"].get(key))
-        raise CheckpointError(
-            f"{folder / CONFIG}: {changed} is {mine[changed]}",
-            f"{FACTS} says {facts['decoder'].get(changed)}",
-            "export the model again",
-        )
+    mine = dataclasses.asdict(config)
+    for key in (*mine, *(key for key in said if key not in mine)):
+        of_config, of_facts = mine.get(key, "nothing"), said.get(key, "nothing")
+        if of_config != of_facts:
+            raise CheckpointError(
+                f"{folder / CONFIG}: {key} is {of_config}", f"{FACTS} says {of_facts}", "export the model again"
+            )
     if config.vocab_size != tokenizer.vocab_size:
         raise CheckpointError(
             f"{folder / CONFIG}: {config.vocab_size} tokens", f"the tokenizer has {tokenizer.vocab_size}"

@@ -108,6 +108,21 @@ def test_a_config_that_is_not_the_models_is_refused_before_anything_is_made(fold
         load_trained(folder)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"d_model": 7}, "d_model is 32 .* lumi.json says 7"),
+        ({"d_extra": None}, "d_extra is nothing .* lumi.json says None"),
+        ({"rope_scaling": ["linear"]}, "is not a Llama that Lumi can run"),
+    ],
+)
+def test_facts_that_are_not_the_models_are_refused(folder, fields, message):
+    facts = json.loads((folder / "lumi.json").read_bytes())
+    change(folder / "lumi.json", decoder={**facts["decoder"], **fields})
+    with pytest.raises(CheckpointError, match=message):
+        load_trained(folder)
+
+
 def test_sizes_are_compared_before_anything_is_allocated(folder):
     change(folder / "config.json", intermediate_size=1_000_000_000)
     facts = json.loads((folder / "lumi.json").read_bytes())
