@@ -160,7 +160,7 @@ def load_adapter(folder: Path) -> tuple[dict[str, Tensor], Lora]:
             rank_stabilised=settings["use_rslora"],
             dora=settings["use_dora"],
         )
-    except (OSError, ValueError, KeyError, TypeError, ConfigError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, OverflowError, KeyError, TypeError, ConfigError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{folder / ADAPTER}", f"cannot be read ({error!r})") from None
     # Before anything of that size is made: the file has bytes for its tensors, its settings may say any number.
     ranks = sorted({value.shape[0] if value.ndim else 0 for name, value in tensors.items() if "lora_A" in name})

@@ -69,7 +69,7 @@ def read_run(folder: Path) -> tuple[Point, dict[str, Any]] | None:
             loss=metrics["val/loss"],
             name=folder.name,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, OverflowError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{folder}", f"is not a run with a validation loss ({error!r})", "give folders below runs/"
         ) from None
@@ -124,7 +124,7 @@ def read_law(path: Path) -> Fitted:
             points=[Point(**one) for one in found["points"]],
             seq_len=found["seq_len"],
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, OverflowError, KeyError, TypeError) as error:
         raise ConfigError(
             f"law={path}", f"is not a fitted law ({error!r})", "python evaluate.py scaling=… writes one"
         ) from None

@@ -84,7 +84,7 @@ def _config(folder: Path, facts: dict[str, Any], tokenizer: Tokenizer) -> Decode
     try:
         own = [*_OWN, *_unused_rope(said.get("rope_scaling"))]
         config = decoder_config(found, {key: said[key] for key in own if key in said})
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, LumiError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, LumiError) as error:
         raise CheckpointError(
             f"{folder / CONFIG}", f"is not a Llama that Lumi can run ({error})", "export the model again"
         ) from None

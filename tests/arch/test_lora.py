@@ -1,6 +1,7 @@
 """Adapters: nothing changes when one is added, merging keeps the logits, and disk gives back what was trained."""
 
 import copy
+import json
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from lumi.arch import Decoder, DecoderConfig, next_token_loss
 from lumi.arch.lora import Lora, add_adapter, attach_adapter, join_state, merge_adapter, save_adapter, split_state
 from lumi.arch.loss import target_nll
 from lumi.arch.low_rank import AddedUp, LowRank
+from lumi.errors import CheckpointError
 
 pytest.importorskip("peft")
 
@@ -135,3 +137,12 @@ def test_where_a_few_rows_of_the_head_are_trained_the_others_have_no_gradient_an
     assert found is not None
     torch.testing.assert_close(found[[3, 60]], expected[[3, 60]], atol=1e-5, rtol=1e-5)
     assert found.abs().sum(dim=1).nonzero().flatten().tolist() == [3, 60]
+
+
+def test_settings_beyond_any_number_are_refused(decoder, tmp_path):
+    add_adapter(decoder, Lora(r=2))
+    save_adapter(tmp_path, split_state(decoder.state_dict())[1], Lora(r=2))
+    settings = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**settings, "lora_alpha": 10**400}))
+    with pytest.raises(CheckpointError, match=r"adapter_config\.json .* cannot be read"):
+        attach_adapter(decoder, tmp_path)

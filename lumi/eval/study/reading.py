@@ -150,7 +150,7 @@ def _read_jobs(folder: Path) -> Study:
         sweep = found.get("sweep") or {}
         overrides = [str(word) for word in sweep.get("overrides") or ()]
         kind = str(sweep.get("kind") or "study")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder / STUDY}", f"is not the table of a study ({error!r})") from None
     name, created = str(found.get("name") or folder.name), str(found.get("created") or "")
     unique = {run.folder.resolve() if run.folder.name else run.number: run for run in runs}
