@@ -151,7 +151,6 @@ def load_adapter(folder: Path) -> tuple[dict[str, Tensor], Lora]:
     """
     settings = read_object(folder / ADAPTER_CONFIG, CheckpointError)
     try:
-        tensors = load_file(folder / ADAPTER)
         lora = Lora(
             r=settings["r"],
             alpha=float(settings["lora_alpha"]),
@@ -160,7 +159,11 @@ def load_adapter(folder: Path) -> tuple[dict[str, Tensor], Lora]:
             rank_stabilised=settings["use_rslora"],
             dora=settings["use_dora"],
         )
-    except (OSError, ValueError, OverflowError, KeyError, TypeError, ConfigError, safetensors.SafetensorError) as error:
+    except (ValueError, OverflowError, KeyError, TypeError, ConfigError) as error:
+        raise CheckpointError(f"{folder / ADAPTER_CONFIG}", f"cannot be read ({error!r})") from None
+    try:
+        tensors = load_file(folder / ADAPTER)
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{folder / ADAPTER}", f"cannot be read ({error!r})") from None
     # Before anything of that size is made: the file has bytes for its tensors, its settings may say any number.
     ranks = sorted({value.shape[0] if value.ndim else 0 for name, value in tensors.items() if "lora_A" in name})
