@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import string
-import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,20 +58,14 @@ def _campaign(records: Records) -> str:
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     trials, failures = sum(record.trials for record in every), sum(record.failures for record in every)
     hours = sum(record.seconds for record in every) / 3600
+    codes = sorted({record.code for record in every if record.code})
+    code = f" of {', '.join(codes)}" if codes else ""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
     return (
-        f"{when}, `make faults`{_code()}: **{trials:,} trials, {failures:,} failures** in {hours:.1f} hours of tests, over "
+        f"{when}, `make faults`{code}: **{trials:,} trials, {failures:,} failures** in {hours:.1f} hours of tests, over "
         f"{len(records)} of {sum(len(section.rows) for section in SECTIONS)} rows. {_machine()}; Python "
         f"{platform.python_version()}, {versions}."
     )
-
-
-def _code() -> str:
-    """Which commit was tried, where git can say."""
-    found = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return f" of {found.stdout.strip()}" if found.returncode == 0 else ""
 
 
 def _machine() -> str:

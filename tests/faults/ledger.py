@@ -13,7 +13,9 @@ A test of a row carries `@pytest.mark.matrix("K1")` and reports through the fixt
 """
 
 import dataclasses
+import functools
 import json
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +35,7 @@ class Record:
         test: its node id.
         seconds: it took.
         date: of the run, ISO.
+        code: the commit that was tried, where git can say.
     """
 
     id: str
@@ -43,6 +46,7 @@ class Record:
     test: str
     seconds: float
     date: str
+    code: str = ""
 
 
 Report = Callable[..., None]
@@ -57,8 +61,8 @@ def reporter(ids: tuple[str, ...], test: str, ledger: Path | None) -> Report:
         assert id_ in ids, f"{id_} is not among this test's rows {ids}"
         seconds, date = round(time.monotonic() - began, 1), time.strftime("%Y-%m-%d")
         facts = {"trials": trials, "failures": failures, "seed": seed, "note": note, "test": test}
-        record = Record(id=id_, seconds=seconds, date=date, **facts)
         if ledger is not None:
+            record = Record(id=id_, seconds=seconds, date=date, code=_code(), **facts)
             ledger.parent.mkdir(parents=True, exist_ok=True)
             with ledger.open("a") as file:
                 file.write(json.dumps(dataclasses.asdict(record)) + "\n")
@@ -66,3 +70,11 @@ def reporter(ids: tuple[str, ...], test: str, ledger: Path | None) -> Report:
         assert failures == 0, f"{id_}: {failures} of {trials} trials failed: {note}"
 
     return report
+
+
+@functools.cache
+def _code() -> str:
+    """Which commit this is."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return found.stdout.strip()
