@@ -56,7 +56,7 @@ def test_an_unknown_key_comes_with_the_nearest_known_one():
         ("rope_theta", float("nan"), "a number"),
         ("tied", 1, "true or false"),
         ("tied", "yes", "true or false"),
-        ("attention", "fast", "one of auto, flash, varlen, sdpa, reference"),
+        ("attention", "fast", "one of auto, flash, varlen, native, sdpa, reference"),
         ("rope_scaling", "yarn", "one of linear, llama3 or null"),
         ("rope_original_len", [1], "a whole number or null"),
     ],
