@@ -33,6 +33,9 @@ except ImportError:  # a build without it
 
 log = logging.getLogger(__name__)
 
+_FAST = ("flash", "varlen", "native")
+"""Kernels that not every machine has, best first."""
+
 _KNOWN = frozenset(inspect.signature(varlen.varlen_attn).parameters) if varlen else frozenset[str]()
 """What this PyTorch's kernel can be told; its arguments have changed from version to version."""
 
@@ -154,12 +157,11 @@ def resolve_backend(requested: AttentionBackend, device: torch.device, dtype: to
 @functools.cache
 def _resolve(requested: AttentionBackend, device_type: str, dtype: torch.dtype, d_head: int) -> str:
     # What any of them lacks is only asked where it matters: the native one would be compiled.
-    if requested not in ("auto", "sdpa", "reference") and (reason := _lacking(requested, device_type, dtype, d_head)):
+    if requested in _FAST and (reason := _lacking(requested, device_type, dtype, d_head)):
         raise ConfigError(f"arch.attention={requested}", reason, "use arch.attention=auto")
     chosen = requested
     if requested == "auto":
-        fast = ("flash", "varlen", "native")
-        chosen = next((name for name in fast if not _lacking(name, device_type, dtype, d_head)), "sdpa")
+        chosen = next((name for name in _FAST if not _lacking(name, device_type, dtype, d_head)), "sdpa")
     log.info("attention: %s (%s, %s)", chosen, device_type, str(dtype).removeprefix("torch."))
     return chosen
 

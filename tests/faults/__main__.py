@@ -2,19 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from tests.faults.document import read_ledgers, write_document
-
-DOCUMENT = Path("docs/RELIABILITY.md")
-
-
-def make_document(ledgers: Sequence[Path], out: Path = DOCUMENT) -> None:
-    """Read the ledgers, write the document, say so."""
-    records = read_ledgers(ledgers)
-    out.write_text(write_document(records), encoding="utf-8")
-    sys.stdout.write(f"{out}: {len(records)} rows\n")
+from tests.faults.document import DOCUMENT, make_document
 
 
 def main() -> None:

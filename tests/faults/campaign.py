@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from tests.faults import readme
-from tests.faults.__main__ import make_document
+from tests.faults.document import make_document
 
 LEDGER = Path(".faults/ledger.jsonl")
 NOTHING_TO_DO = 5

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import string
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.faults.rows import REMARKS, SECTIONS, Row
 ROOT = Path(__file__).parents[2]
 TEMPLATE = Path(__file__).parent / "document.md"
 PLANTED = Path(__file__).parent / "planted.json"
+DOCUMENT = Path("docs/RELIABILITY.md")
 _PACKAGES = ("torch", "pytorch-lightning", "numpy", "sentencepiece", "safetensors", "datatrove", "starlette")
 
 _NOTES = 3
@@ -37,6 +39,13 @@ def read_ledgers(ledgers: Iterable[Path]) -> Records:
         if _is_there(record.test):
             rows.setdefault(record.id, []).append(record)
     return rows
+
+
+def make_document(ledgers: Sequence[Path], out: Path = DOCUMENT) -> None:
+    """Read the ledgers, write the document, say so."""
+    records = read_ledgers(ledgers)
+    out.write_text(write_document(records), encoding="utf-8")
+    sys.stdout.write(f"{out}: {len(records)} rows\n")
 
 
 def write_document(records: Records) -> str:

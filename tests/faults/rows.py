@@ -355,8 +355,7 @@ REMARKS: dict[str, str] = {
     "they are read.",
     "R4": "There are no tools in Lumi, so no names of them. API messages go through the same template, and stop strings are "
     "compared as text.",
-    "S4": "A reader that stalls is tried with a limit of half a second. Beside other parts of the campaign the normal client "
-    "took half as long again (4.7 to 7.1 ms); repeated by itself, 4.7 to 5.0.",
+    "S4": "A reader that stalls is tried with a limit of half a second.",
     "S10": "An hour; a day was not tried.",
     "T2": "On a CPU: PyTorch's own error is raised in a step and in a save, and the kernel limits a process. Not tried: a "
     "real GPU that is full, and the out-of-memory killer of a container.",

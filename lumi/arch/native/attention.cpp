@@ -287,6 +287,19 @@ int64_t bytes_of(const Call& call) {
   return counted.used;
 }
 
+// The heads of keys shared out among the threads: `action` with the thread's work, and the row and number of a head.
+template <class Work, class Action>
+void each_head_of_keys(const Call& c, char* memory, Action action) {
+#pragma omp parallel num_threads(c.n_threads)
+  {
+    [[maybe_unused]] const Tiles tiles;
+    Memory mine{memory + omp_get_thread_num() * bytes_of<Work>(c)};
+    Work work(sizes_of(c), mine);
+#pragma omp for schedule(dynamic)
+    for (int64_t task = 0; task < c.n_rows * c.n_kv_heads; ++task) action(work, task / c.n_kv_heads, task % c.n_kv_heads);
+  }
+}
+
 }  // namespace
 
 extern "C" {
@@ -305,31 +318,23 @@ void lumi_attend(const Call* call, const bf16* q, const bf16* k, const bf16* v, 
                  char* memory) {
   const Call c = *call;
   const Sizes s = sizes_of(c);
-#pragma omp parallel num_threads(c.n_threads)
-  {
-    [[maybe_unused]] const Tiles tiles;
-    Memory mine{memory + omp_get_thread_num() * bytes_of<Forward>(c)};
-    Forward work(s, mine);
-#pragma omp for schedule(dynamic)
-    for (int64_t task = 0; task < c.n_rows * c.n_kv_heads; ++task) {
-      const int64_t b = task / c.n_kv_heads, group = task % c.n_kv_heads;
-      const int32_t* begin = first + b * c.padded;
-      copy_rows(work.keys, k + b * c.k[0] + group * s.e, c.k[1], s.n_tokens, s.padded, s.e);
-      transpose(work.values, v + b * c.v[0] + group * s.e, c.v[1], s.n_tokens, s.padded, s.e);
-      for (int64_t head = group * s.n_groups; head < (group + 1) * s.n_groups; ++head) {
-        pair_features(work.queries, q + b * c.q[0] + head * s.e, c.q[1], s.n_tokens, s.padded, s.e);
-        float* sums = lse + (b * c.n_heads + head) * s.padded;
-        for (int64_t query = 0; query < s.n_tokens; query += QUERIES) {
-          work.attend(s, begin, query);
-          const int64_t n = std::min(QUERIES, s.n_tokens - query);
-          bf16* to = out + ((b * s.n_tokens + query) * c.n_heads + head) * s.e;
-          write_down(to, c.n_heads * s.e, work.sums, QUERIES, n, s.e, [&](int64_t m) { return 1.0f / load(work.total + m); });
-          for (int64_t m = 0; m < QUERIES; ++m)
-            sums[query + m] = m < n ? work.highest[m] * s.scale + std::log2(work.total[m]) : INFINITY;
-        }
+  each_head_of_keys<Forward>(c, memory, [&](Forward& work, int64_t b, int64_t group) {
+    const int32_t* begin = first + b * c.padded;
+    copy_rows(work.keys, k + b * c.k[0] + group * s.e, c.k[1], s.n_tokens, s.padded, s.e);
+    transpose(work.values, v + b * c.v[0] + group * s.e, c.v[1], s.n_tokens, s.padded, s.e);
+    for (int64_t head = group * s.n_groups; head < (group + 1) * s.n_groups; ++head) {
+      pair_features(work.queries, q + b * c.q[0] + head * s.e, c.q[1], s.n_tokens, s.padded, s.e);
+      float* sums = lse + (b * c.n_heads + head) * s.padded;
+      for (int64_t query = 0; query < s.n_tokens; query += QUERIES) {
+        work.attend(s, begin, query);
+        const int64_t n = std::min(QUERIES, s.n_tokens - query);
+        bf16* to = out + ((b * s.n_tokens + query) * c.n_heads + head) * s.e;
+        write_down(to, c.n_heads * s.e, work.sums, QUERIES, n, s.e, [&](int64_t m) { return 1.0f / load(work.total + m); });
+        for (int64_t m = 0; m < QUERIES; ++m)
+          sums[query + m] = m < n ? work.highest[m] * s.scale + std::log2(work.total[m]) : INFINITY;
       }
     }
-  }
+  });
 }
 
 // Gradients dq (B, T, H, E), dk and dv (B, T, K, E), contiguous, from `grad` of `out`, both (B, T, H, E) and contiguous.
@@ -338,42 +343,34 @@ void lumi_attend_backward(const Call* call, const bf16* q, const bf16* k, const 
   const Call c = *call;
   const Sizes s = sizes_of(c);
   const int64_t wide = c.n_heads * s.e, narrow = c.n_kv_heads * s.e;
-#pragma omp parallel num_threads(c.n_threads)
-  {
-    [[maybe_unused]] const Tiles tiles;
-    Memory mine{memory + omp_get_thread_num() * bytes_of<Backward>(c)};
-    Backward work(s, mine);
-#pragma omp for schedule(dynamic)
-    for (int64_t task = 0; task < c.n_rows * c.n_kv_heads; ++task) {
-      const int64_t b = task / c.n_kv_heads, group = task % c.n_kv_heads;
-      const bf16 *keys = k + b * c.k[0] + group * s.e, *values = v + b * c.v[0] + group * s.e;
-      copy_rows(work.keys, keys, c.k[1], s.n_tokens, s.padded, s.e);
-      transpose(work.keys_across, keys, c.k[1], s.n_tokens, s.padded, s.e);
-      copy_rows(work.values, values, c.v[1], s.n_tokens, s.padded, s.e);
-      std::memset(work.grad_keys, 0, s.padded * s.e * sizeof(float));
-      std::memset(work.grad_values, 0, s.padded * s.e * sizeof(float));
-      for (int64_t head = group * s.n_groups; head < (group + 1) * s.n_groups; ++head) {
-        const bf16 *queries = q + b * c.q[0] + head * s.e, *pulls = grad + b * s.n_tokens * wide + head * s.e;
-        const bf16* result = out + b * s.n_tokens * wide + head * s.e;
-        pair_features(work.queries, queries, c.q[1], s.n_tokens, s.padded, s.e);
-        pair_tokens(work.queries_down, queries, c.q[1], s.n_tokens, s.padded, s.e);
-        pair_features(work.grads, pulls, wide, s.n_tokens, s.padded, s.e);
-        pair_tokens(work.grads_down, pulls, wide, s.n_tokens, s.padded, s.e);
-        for (int64_t t = 0; t < s.padded; ++t) {
-          Vector sum{};
-          for (int64_t e = 0; e < s.e && t < s.n_tokens; e += LANES) sum += load(pulls + t * wide + e) * load(result + t * wide + e);
-          work.delta[t] = ::sum(sum);
-        }
-        work.pull(s, first + b * c.padded, lse + (b * c.n_heads + head) * s.padded);
-        bf16* to = dq + b * s.n_tokens * wide + head * s.e;
-        write_down(to, wide, work.grad_queries, s.padded, s.n_tokens, s.e, [&](int64_t) { return all(s.scale / LOG2_E); });
+  each_head_of_keys<Backward>(c, memory, [&](Backward& work, int64_t b, int64_t group) {
+    const bf16 *keys = k + b * c.k[0] + group * s.e, *values = v + b * c.v[0] + group * s.e;
+    copy_rows(work.keys, keys, c.k[1], s.n_tokens, s.padded, s.e);
+    transpose(work.keys_across, keys, c.k[1], s.n_tokens, s.padded, s.e);
+    copy_rows(work.values, values, c.v[1], s.n_tokens, s.padded, s.e);
+    std::memset(work.grad_keys, 0, s.padded * s.e * sizeof(float));
+    std::memset(work.grad_values, 0, s.padded * s.e * sizeof(float));
+    for (int64_t head = group * s.n_groups; head < (group + 1) * s.n_groups; ++head) {
+      const bf16 *queries = q + b * c.q[0] + head * s.e, *pulls = grad + b * s.n_tokens * wide + head * s.e;
+      const bf16* result = out + b * s.n_tokens * wide + head * s.e;
+      pair_features(work.queries, queries, c.q[1], s.n_tokens, s.padded, s.e);
+      pair_tokens(work.queries_down, queries, c.q[1], s.n_tokens, s.padded, s.e);
+      pair_features(work.grads, pulls, wide, s.n_tokens, s.padded, s.e);
+      pair_tokens(work.grads_down, pulls, wide, s.n_tokens, s.padded, s.e);
+      for (int64_t t = 0; t < s.padded; ++t) {
+        Vector sum{};
+        for (int64_t e = 0; e < s.e && t < s.n_tokens; e += LANES) sum += load(pulls + t * wide + e) * load(result + t * wide + e);
+        work.delta[t] = ::sum(sum);
       }
-      for (int64_t t = 0; t < s.n_tokens; ++t)
-        for (int64_t e = 0; e < s.e; e += LANES) {
-          round_to(dk + (b * s.n_tokens + t) * narrow + group * s.e + e, load(work.grad_keys + t * s.e + e) * (s.scale / LOG2_E));
-          round_to(dv + (b * s.n_tokens + t) * narrow + group * s.e + e, load(work.grad_values + t * s.e + e));
-        }
+      work.pull(s, first + b * c.padded, lse + (b * c.n_heads + head) * s.padded);
+      bf16* to = dq + b * s.n_tokens * wide + head * s.e;
+      write_down(to, wide, work.grad_queries, s.padded, s.n_tokens, s.e, [&](int64_t) { return all(s.scale / LOG2_E); });
     }
-  }
+    for (int64_t t = 0; t < s.n_tokens; ++t)
+      for (int64_t e = 0; e < s.e; e += LANES) {
+        round_to(dk + (b * s.n_tokens + t) * narrow + group * s.e + e, load(work.grad_keys + t * s.e + e) * (s.scale / LOG2_E));
+        round_to(dv + (b * s.n_tokens + t) * narrow + group * s.e + e, load(work.grad_values + t * s.e + e));
+      }
+  });
 }
 }
