@@ -4,7 +4,7 @@
 only `lumi.arch.loss` knows that position t predicts token t + 1.
 """
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from torch import Tensor
 
@@ -26,6 +26,7 @@ class PackedBatch(TypedDict):
     loss_mask: Tensor  # (B, T) bool: True where the token *itself* is a target (position t is predicted from t - 1)
     source: Tensor  # (B,) int64: index into the names of the mixture's sources
     sample: Tensor  # (B,) int64: index of the window within its source, so that any batch can be read again
+    boundaries: NotRequired[Tensor]  # (documents + 1,) int32: where they begin in the flattened windows; on a GPU only
 
 
 class PreferenceBatch(PackedBatch):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lumi.arch.loss import CHUNK_BYTES
+from lumi.arch.loss import held_bytes
 
 Loss = Callable[[Any], tuple[Tensor, Tensor]]
 
@@ -46,7 +46,7 @@ def estimate_memory(
     kept = kept_bytes(module, loss, batch) * (_COMPILED if compiled else 1.0)
     gradients = sum(p.nbytes for p in module.parameters() if p.requires_grad)
     if device.type != "cpu":
-        activations = kept + 3 * CHUNK_BYTES["cuda"]  # the loss holds a chunk of logits three times
+        activations = kept + held_bytes(device)
         # Without accumulation the blocks' arrays are gone when the last gradients come.
         highest = activations + gradients if accumulates else max(activations, gradients)
         return round(resident + optimizer_bytes + highest)

@@ -59,24 +59,49 @@ class Layout:
     first: Tensor | None = None
 
 
-def layout_documents(doc_ids: Tensor | None, shape: tuple[int, int], device: torch.device, backend: str) -> Layout:
+def document_boundaries(doc_ids: Tensor) -> Tensor:
+    """Where documents begin in the flattened windows (B, T), and their end: (number of documents + 1,) int32.
+
+    How many they are is known where they are only: a GPU is waited for, with all that it was given before.
+    """
+    return _boundaries(_starts(doc_ids, doc_ids.shape, doc_ids.device))
+
+
+def _boundaries(starts: Tensor) -> Tensor:
+    places = starts.flatten().nonzero().squeeze(1)
+    return torch.cat((places, places.new_full((1,), starts.numel()))).to(torch.int32)
+
+
+def _starts(doc_ids: Tensor | None, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """(B, T) bool, True at the first token of each document and of each window."""
+    starts = torch.zeros(shape, dtype=torch.bool, device=device)
+    starts[:, 0] = True
+    if doc_ids is not None:
+        starts[:, 1:] = doc_ids[:, 1:] != doc_ids[:, :-1]
+    return starts
+
+
+def layout_documents(
+    doc_ids: Tensor | None,
+    shape: tuple[int, int],
+    device: torch.device,
+    backend: str,
+    boundaries: Tensor | None = None,
+) -> Layout:
     """The layout for training and scoring.
 
     Args:
         doc_ids: (B, T) equal within a document, or None when every row is one document.
         shape: (B, T).
         backend: a resolved name, not ``auto``.
+        boundaries: `document_boundaries` of ``doc_ids``, where they are known already.
     """
     n_rows, n_tokens = shape
     index = torch.arange(n_tokens, device=device).expand(n_rows, n_tokens)
-    starts = torch.zeros(shape, dtype=torch.bool, device=device)
-    starts[:, 0] = True
-    if doc_ids is not None:
-        starts[:, 1:] = doc_ids[:, 1:] != doc_ids[:, :-1]
+    starts = _starts(doc_ids, shape, device)
     positions = index - torch.where(starts, index, 0).cummax(dim=1).values
     if backend in ("flash", "varlen"):
-        ends = torch.tensor([starts.numel()], device=device)
-        boundaries = torch.cat((starts.flatten().nonzero().squeeze(1), ends)).to(torch.int32)
+        boundaries = _boundaries(starts) if boundaries is None else boundaries
         # A bound is enough, and one that never changes: the real length would be fetched from the device, and be another
         # constant for every batch that is compiled.
         return Layout(positions=positions, boundaries=boundaries, longest=n_tokens)

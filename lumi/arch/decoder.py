@@ -104,12 +104,13 @@ class Decoder(nn.Module):
         """The output head's matrix (V, D); the input embedding itself when tied."""
         return self.lm_head.weight
 
-    def forward(self, tokens: Tensor, doc_ids: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, doc_ids: Tensor | None = None, boundaries: Tensor | None = None) -> Tensor:
         """Tokens to the last hidden states, after the final norm.
 
         Args:
             tokens: (B, T) int64.
             doc_ids: (B, T) equal within a document; None when each row is one document.
+            boundaries: `document_boundaries` of them, where they are known: it spares some kernels a wait.
 
         Returns:
             (B, T, D); `logits` or `lumi.arch.loss` turn them into predictions of token T + 1.
@@ -124,7 +125,7 @@ class Decoder(nn.Module):
         trunk = self.model
         x = trunk.embed_tokens(tokens)  # (B, T, D)
         x = F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
-        layout, backend = self._layout(tokens, doc_ids)
+        layout, backend = self._layout(tokens, doc_ids, boundaries)
         rotation = trunk.rotary(layout.positions)
         trains = torch.is_grad_enabled()
         for block in trunk.layers:
@@ -140,12 +141,13 @@ class Decoder(nn.Module):
         """(…, D) -> (…, V)."""
         return self.lm_head(hidden)
 
-    def _layout(self, tokens: Tensor, doc_ids: Tensor | None) -> tuple[Layout, str]:
+    def _layout(self, tokens: Tensor, doc_ids: Tensor | None, boundaries: Tensor | None) -> tuple[Layout, str]:
         dtype = self.model.embed_tokens.weight.dtype
         if torch.is_autocast_enabled(tokens.device.type):
             dtype = torch.get_autocast_dtype(tokens.device.type)
         backend = resolve_backend(self.config.attention, tokens.device, dtype, self.config.d_head)
-        return layout_documents(doc_ids, (tokens.shape[0], tokens.shape[1]), tokens.device, backend), backend
+        shape = (tokens.shape[0], tokens.shape[1])
+        return layout_documents(doc_ids, shape, tokens.device, backend, boundaries), backend
 
     @torch.no_grad()
     def _initialise(self) -> None:

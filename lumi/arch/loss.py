@@ -6,7 +6,11 @@ logits: rows are taken in chunks, and each chunk's gradient is made in the forwa
 x 32768 per token three times over, more than everything else in a small model.
 """
 
+import functools
+import importlib.util
+import logging
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -14,8 +18,13 @@ from torch import Tensor
 
 from lumi.arch import native
 
+log = logging.getLogger(__name__)
+
 CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 256 * 2**20}
-"""Logits held at once, on a GPU in float32: near the cache of a CPU, and large enough products for a GPU."""
+"""Logits held at once, in the type of the products: near the cache of a CPU, and large enough products for a GPU."""
+
+_COPIES = 5
+"""PyTorch's operations on a GPU hold a chunk, and twice as float32, beside it."""
 
 _PADDING = 16
 """Unused columns of a CPU's logits. Rows that lie a power of two apart share cache lines' sets: 10 to 15 % of the products."""
@@ -25,7 +34,9 @@ _TILE = {torch.float32: 1024, torch.bfloat16: 4096}
 gradient of the head is."""
 
 
-def next_token_loss(hidden: Tensor, weight: Tensor, tokens: Tensor, loss_mask: Tensor) -> tuple[Tensor, Tensor]:
+def next_token_loss(
+    hidden: Tensor, weight: Tensor, tokens: Tensor, loss_mask: Tensor, *, nearly_all: bool = False
+) -> tuple[Tensor, Tensor]:
     """Summed negative log-likelihood of the masked tokens, each given those before it.
 
     Args:
@@ -33,6 +44,8 @@ def next_token_loss(hidden: Tensor, weight: Tensor, tokens: Tensor, loss_mask: T
         weight: (V, D) output head.
         tokens: (B, T) int64.
         loss_mask: (B, T) bool, True where the token *itself* is a target. Column 0 has no predecessor and is ignored.
+        nearly_all: most tokens are targets. A GPU then computes the few others too, which costs less than to wait for their
+            number; the result is the same.
 
     Returns:
         The sum in nats (scalar float32, differentiable once) and the number of targets (scalar int64). The mean is left to
@@ -41,9 +54,14 @@ def next_token_loss(hidden: Tensor, weight: Tensor, tokens: Tensor, loss_mask: T
     if not torch.is_grad_enabled():
         # A custom function is told that a parameter wants a gradient even here, and would make one for nothing.
         hidden, weight = hidden.detach(), weight.detach()
+    if nearly_all and (kernel := _kernel(hidden)) is not None:
+        targets = torch.full_like(tokens, kernel.NO_TARGET)
+        targets[:, :-1] = tokens[:, 1:].where(loss_mask[:, 1:], kernel.NO_TARGET)
+        nll: Tensor = _ChunkedCrossEntropy.apply(hidden.flatten(0, 1), weight, targets.flatten())[0]
+        return nll, loss_mask[:, 1:].sum()
     rows, targets = _shift(hidden, tokens, loss_mask)
-    nll: Tensor = _ChunkedCrossEntropy.apply(rows, weight, targets)[0]
-    return nll, torch.tensor(targets.numel(), device=nll.device)
+    nll = _ChunkedCrossEntropy.apply(rows, weight, targets)[0]
+    return nll, torch.full((), targets.numel(), device=nll.device)
 
 
 @torch.no_grad()
@@ -89,8 +107,9 @@ def target_scores(hidden: Tensor, weight: Tensor, tokens: Tensor, loss_mask: Ten
 
 def _shift(hidden: Tensor, tokens: Tensor, loss_mask: Tensor) -> tuple[Tensor, Tensor]:
     """Pair each target with the state before it: rows (N, D) and targets (N,)."""
-    selected = loss_mask[:, 1:]
-    return hidden[:, :-1][selected], tokens[:, 1:][selected]
+    row, column = loss_mask[:, 1:].nonzero(as_tuple=True)
+    places = row * tokens.shape[1] + column
+    return hidden.flatten(0, 1).index_select(0, places), tokens.flatten().index_select(0, places + 1)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -178,7 +197,7 @@ def _product_dtype(rows: Tensor, weight: Tensor) -> torch.dtype:
 def _chunks(rows: Tensor, head: Tensor) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
     """Which rows, the rows (n, D) in the head's type, and on a CPU memory for their logits, the same for all chunks."""
     on_cpu = rows.device.type == "cpu" and head.dtype in _TILE
-    row_bytes = (head.itemsize if on_cpu else 4) * head.shape[0]
+    row_bytes = head.itemsize * head.shape[0]
     size = max(1, CHUNK_BYTES.get(rows.device.type, CHUNK_BYTES["cuda"]) // row_bytes)
     scratch = head.new_empty(min(size, len(rows)), head.shape[0] + _PADDING) if on_cpu else None
     for start in range(0, len(rows), size):
@@ -188,10 +207,10 @@ def _chunks(rows: Tensor, head: Tensor) -> Iterator[tuple[slice, Tensor, Tensor 
 
 
 def _logits(x: Tensor, head: Tensor, scratch: Tensor | None) -> Tensor:
-    """States (n, D) -> logits (n, V) in float32; in ``scratch``, its type, and further columns with minus infinity."""
+    """States (n, D) -> logits (n, V); in ``scratch``, with further columns of minus infinity, where there is one."""
     n_vocab = head.shape[0]
     if scratch is None:
-        return (x @ head.T).float()
+        return x @ head.T
     for tile in _tiles(n_vocab, head.dtype):
         torch.mm(x, head[tile].T, out=scratch[:, tile])
     scratch[:, n_vocab:] = -torch.inf
@@ -216,6 +235,8 @@ def _nll_and_slope(
         nll = native.slopes_(logits, targets, scale, wanted=wanted)
         if nll is not None:
             return nll, logits[:, :n_vocab]
+    if (kernel := _kernel(logits)) is not None:
+        return kernel.slopes_(logits, targets, scale, wanted=wanted), logits
     target = targets.unsqueeze(1)  # (n, 1)
     numbers = logits.float()
     chosen = numbers.gather(1, target).squeeze(1)
@@ -230,10 +251,39 @@ def _nll_and_slope(
     return nll, probabilities[:, :n_vocab]
 
 
+@functools.cache
+def _gpu_kernel() -> ModuleType | None:
+    """`lumi.arch.slopes`; None where Triton is missing or fails: PyTorch's operations do the same, in twice the time."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    try:
+        from lumi.arch import slopes
+
+        slopes.try_out()
+    except Exception as error:  # noqa: BLE001  # whatever a compiler and a driver bring; the result does not depend on it
+        log.warning("the loss is left to PyTorch's operations, which are slower: %s: %s", type(error).__name__, error)
+        return None
+    return slopes
+
+
+def _kernel(like: Tensor) -> ModuleType | None:
+    """What makes a loss of logits in one pass where this tensor is, if anything does."""
+    return _gpu_kernel() if like.is_cuda and like.dtype != torch.float64 else None
+
+
+def held_bytes(device: torch.device) -> int:
+    """At most beside what the loss keeps for its backward pass."""
+    if device.type != "cuda":
+        return CHUNK_BYTES["cpu"]
+    return CHUNK_BYTES["cuda"] * (_COPIES if _gpu_kernel() is None else 1)
+
+
 def _product(result: Tensor, left: Tensor, right: Tensor) -> None:
     """``result = left @ right``, without a copy where the types allow it."""
     if result.dtype == left.dtype:
         torch.mm(left, right, out=result)
+    elif result.dtype == torch.float32 and _kernel(left) is not None:
+        torch.mm(left, right, out_dtype=torch.float32, out=result)
     else:
         result.copy_(left @ right)
 
@@ -259,5 +309,7 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     elif left.device.type == "cpu" and left.dtype in _TILE:
         for tile in _tiles(len(left), left.dtype):
             total[tile] += left[tile] @ right
+    elif _kernel(left) is not None:
+        torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
     else:
         total += left @ right

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 _QUIET_SECONDS = 30.0
 """Where there is no terminal for a bar, a line is printed at least this often."""
 
+_LOOK_SECONDS = 0.5
+"""How often the bar shows another loss."""
 
 _VAL_FIGURES = {
     "val/perplexity": "perplexity {:,.2f}",
@@ -66,7 +68,7 @@ class Progress(pl.Callback):
         self.sources, self.every_steps = list(sources), every_steps
         self._clock = Stopwatch()
         self._bar: tqdm[Any] | None = None
-        self._last_line = 0.0
+        self._last_line = self._last_look = 0.0
         self._speed = 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -102,9 +104,11 @@ class Progress(pl.Callback):
             self._speed = self._clock.lap(self.tokens(step))
             self._log(trainer, {**stage.step_metrics, **self._pace(step)}, step)
         if self._bar is not None:
-            self._bar.set_postfix_str(
-                f"loss {stage.step_metrics['train/loss']:.3f}, {self._speed:,.0f} tokens/s", refresh=False
-            )
+            # A look waits for a GPU to finish the step.
+            if not self._bar.disable and time.monotonic() - self._last_look > _LOOK_SECONDS:
+                loss = stage.step_metrics["train/loss"]
+                self._bar.set_postfix_str(f"loss {loss:.3f}, {self._speed:,.0f} tokens/s", refresh=False)
+                self._last_look = time.monotonic()
             self._bar.update(step - self._bar.n)
         if (self._bar is None or self._bar.disable) and time.monotonic() - self._last_line > _QUIET_SECONDS:
             self._say(self._line(step, stage.step_metrics))

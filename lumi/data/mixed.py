@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from lumi.arch.attention import document_boundaries
 from lumi.batch import PackedBatch
 from lumi.data.curriculum import Curriculum, read_phases
 from lumi.data.loading import WORKER_SECONDS, FromStep, TrainBatches, ValBatches, leave_stopping_to_the_run
@@ -213,6 +214,7 @@ class MixedWindows(pl.LightningDataModule):
             batch_size=None,  # an item is a whole batch
             sampler=sampler,
             num_workers=self.num_workers,
+            collate_fn=_with_boundaries if torch.cuda.is_available() else None,
             worker_init_fn=leave_stopping_to_the_run,
             timeout=WORKER_SECONDS if self.num_workers else 0,
             pin_memory=torch.cuda.is_available(),
@@ -222,6 +224,11 @@ class MixedWindows(pl.LightningDataModule):
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def _with_boundaries(batch: Any) -> Any:
+    """Tell a GPU where documents begin: to find it out there would wait for all that it was given before."""
+    return {**batch, "boundaries": document_boundaries(batch["doc_ids"])}
 
 
 def present_sources(sources: Mapping[str, Any], key: str = "data.sources") -> dict[str, Any]:

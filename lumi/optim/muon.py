@@ -27,7 +27,14 @@ class MuonStep(torch.optim.Optimizer):
         momentum: decay of the momentum, with Nesterov's look-ahead.
         weight_decay: per step, times the rate.
         ns_steps: Newton-Schulz iterations.
+
+    Attributes:
+        grad_scale: gradients are divided by it; None for 1. found_inf: 1 where nothing must change; None for 0. Both are
+            scalars on the parameters' device, as the fused kernels of PyTorch's own optimizers take them.
     """
+
+    grad_scale: Tensor | None = None
+    found_inf: Tensor | None = None
 
     def __init__(
         self, groups: Iterable[dict[str, Any]], *, lr: float, momentum: float, weight_decay: float, ns_steps: int
@@ -52,14 +59,22 @@ class MuonStep(torch.optim.Optimizer):
             assert gradient is not None, "chosen for having one"
             if not state:
                 state["momentum_buffer"] = torch.zeros_like(gradient)
-            state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
-            looked_ahead.append(gradient.lerp(state["momentum_buffer"], group["momentum"]))
+            momentum = state["momentum_buffer"]
+            if self.grad_scale is not None:
+                gradient = gradient / self.grad_scale
+            if self.found_inf is not None:
+                gradient = momentum.where(self.found_inf > 0, gradient)  # the momentum then stays, to the last bit
+            momentum.lerp_(gradient, 1 - group["momentum"])
+            looked_ahead.append(gradient.lerp(momentum, group["momentum"]))
         updates = orthogonalise(torch.stack(looked_ahead), group["ns_steps"])
         rate = (
             group["lr"] * 0.2 * max(parameters[0].shape) ** 0.5
         )  # an orthogonal matrix has this size over AdamW's 0.2
+        decay = group["lr"] * group["weight_decay"]
+        if self.found_inf is not None:
+            updates, decay = updates * (1 - self.found_inf), decay * (1 - self.found_inf)
         for parameter, update in zip(parameters, updates, strict=True):
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            parameter.mul_(1 - decay)
             parameter.add_(update.to(parameter.dtype), alpha=-rate)
 
 

@@ -154,7 +154,14 @@ def is_of_block(name: str, parameter: nn.Parameter) -> bool:
 
 
 class Together(torch.optim.Optimizer):
-    """Several optimizers on disjoint parameters, used and saved as one."""
+    """Several optimizers on disjoint parameters, used and saved as one.
+
+    Attributes:
+        grad_scale, found_inf: for each part, as the fused kernels of PyTorch's optimizers take them.
+    """
+
+    grad_scale: Tensor | None = None
+    found_inf: Tensor | None = None
 
     def __init__(self, *parts: torch.optim.Optimizer) -> None:
         self.parts = parts
@@ -170,6 +177,7 @@ class Together(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for part in self.parts:
+            part.grad_scale, part.found_inf = self.grad_scale, self.found_inf  # pyright: ignore[reportAttributeAccessIssue]
             part.step()
         return loss
 

@@ -7,6 +7,9 @@ Three rules make the numbers right.
 - Every source of randomness is reseeded from (seed, rank, micro-batch) before each micro-batch, so that a resumed run draws
   the same dropout as an undisturbed one.
 - A step whose loss or gradient is not finite is refused before it touches the weights.
+
+A GPU is not waited for where that can be helped: it is told what to do with a step that is not finite (nothing, and the same
+for all that follow), and the host reads the figures of a step when they are there, a few steps later.
 """
 
 import dataclasses
@@ -14,6 +17,7 @@ import logging
 import math
 import random
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,10 +30,14 @@ from lumi.arch import Decoder
 from lumi.arch.lora import Lora, add_adapter
 from lumi.batch import REPEATED, PackedBatch
 from lumi.errors import NumericError
-from lumi.optim import Recipe
+from lumi.optim import Recipe, Together
 from lumi.ranks import gathered
+from lumi.stage.fetch import Fetch
 
 log = logging.getLogger(__name__)
+
+_STEPS_AHEAD = 4
+"""A GPU is given at most so many steps before the figures of the first one are waited for."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +53,24 @@ class Sources:
     names: Sequence[str]
     weights: Sequence[float]
     token_bytes: Tensor
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Step:
+    """An optimizer step that the device was given.
+
+    Attributes:
+        number: of the run, from 0.
+        rate: of its first group.
+        figures: sums of loss and targets and the stage's figures over all ranks; norm of the mean gradient; the factor that
+            the gradient is multiplied by; the loss of each micro-batch.
+        read: source and window of each micro-batch.
+    """
+
+    number: int
+    rate: float
+    figures: Fetch
+    read: list[tuple[Tensor, Tensor]]
 
 
 class Stage(pl.LightningModule):
@@ -63,7 +89,8 @@ class Stage(pl.LightningModule):
     Attributes:
         follows: the stage whose model this one starts from (``init_from=auto``), or None.
         figures: names of what a stage measures beside the loss; ``loss`` leaves their sums in ``extra``.
-        step_metrics: of the last optimizer step (train/loss, optim/lr, optim/grad_norm), for the callbacks to log.
+        step_metrics: of the last optimizer step (train/loss, optim/lr, optim/grad_norm), for the callbacks to log; to read
+            them waits for a GPU to finish that step.
         val_metrics: of the last validation (val/loss, val/perplexity, val/bits_per_byte, and by source).
     """
 
@@ -92,16 +119,15 @@ class Stage(pl.LightningModule):
         self.lora = lora
         self.decoder, self.recipe, self.sources = decoder, recipe, sources
         self.total_steps, self.accumulate, self.seed = total_steps, accumulate, seed
-        self.step_metrics: dict[str, float] = {}
+        self._step_metrics: dict[str, float] = {}
         self.val_metrics: dict[str, float] = {}
         self.register_buffer("token_bytes", sources.token_bytes, persistent=False)
         self._window: list[Tensor] = []  # sums of the micro-batches since the last step: loss, targets, figures
-        self._step_loss, self._step_figures = math.nan, dict[str, float]()
         self._divisor = torch.ones(())
-        self._scale = 1.0
+        self._ahead: deque[_Step] = deque()
+        self._refused: Tensor | None = None  # on a GPU: whether a step had to be refused
         self._val_sums = torch.zeros(0)
         self._read: list[tuple[Tensor, Tensor]] = []  # source and window of each micro-batch since the last step
-        self._losses: list[float] = []  # of each of them
         self.max_skipped_steps, self.skipped_steps = max_skipped_steps, 0
 
     @abstractmethod
@@ -151,25 +177,6 @@ class Stage(pl.LightningModule):
         self._window.append(self._sums(nll, targets))
         return nll / self._divisor
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """What turns the sum of micro-batch gradients into the gradient of the mean over all supervised tokens."""
-        n_micro = len(self._window)
-        parts = torch.stack(self._window)
-        sums = parts.sum(dim=0)
-        self._window.clear()
-        sums = self.trainer.strategy.reduce(sums, reduce_op="sum")  # of all ranks
-        assert isinstance(sums, Tensor)
-        nll, targets, *figures, divisor = torch.cat((sums, self._divisor.double().unsqueeze(0))).tolist()
-        if targets == 0:
-            raise NumericError(f"step {self.global_step}: no supervised token in the batch", "the loss has no meaning")
-        # What is there: the gradient of sum / (divisor * micro-batches), averaged over the ranks.
-        self._scale = divisor * n_micro * self.trainer.world_size / targets
-        self._step_loss = nll / targets
-        self._losses = parts[:, 0].tolist()
-        self._step_figures = {
-            f"train/{name}": value / targets for name, value in zip(self.figures, figures, strict=True)
-        }
-
     def _sums(self, nll: Tensor, targets: Tensor) -> Tensor:
         """Loss, targets and the stage's figures of one micro-batch, as one tensor."""
         sums = torch.stack([nll.detach().double(), targets.detach().double()])
@@ -179,43 +186,108 @@ class Stage(pl.LightningModule):
         return torch.cat([sums, self.extra.double()])
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
-        """Measure the gradient's norm, refuse the step if it or the loss is not finite, scale and clip it in one pass.
+        """What turns the sum of micro-batch gradients into the gradient of the mean over all supervised tokens, and clips it.
 
         Raises:
-            NumericError: before the weights are touched.
+            NumericError: loss or gradient is not finite; the weights are as they were before that step. On a GPU it may come
+                some steps later.
         """
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         gradients = [p.grad for p in parameters]
         norm: Any = torch.nn.utils.get_total_norm(gradients)
         if hasattr(norm, "full_tensor"):
             norm = norm.full_tensor()  # of all parts
-        value = norm.item() * self._scale
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        # With fp16 the scaler skips such a step and tries a lower scale.
-        if scaler is None and not (math.isfinite(value) and math.isfinite(self._step_loss)):
-            self._refuse(value)
+        figures, is_finite = self._measured(norm)
+        step = _Step(
+            number=self.global_step,
+            rate=optimizer.param_groups[0]["lr"],
+            figures=Fetch(figures),
+            read=self._read.copy(),
+        )
+        self._read.clear()
+        if self._can_run_ahead(optimizer):
+            self._run_ahead(step, optimizer, is_finite, figures)
+        elif (factor := self._settle(step)) is None:
             for parameter in parameters:
                 parameter.grad = None  # an optimizer leaves what has no gradient as it is, its moments too
-            gradients = []
-        self._read.clear()
-        factor = self._scale
-        if self.recipe.clip_norm is not None and value > self.recipe.clip_norm:
-            factor *= self.recipe.clip_norm / value
-        if gradients and factor != 1.0:  # a pass over all gradients
+        elif factor != 1.0:  # a pass over all gradients
             torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateImportUsage]
-        self.step_metrics = {
-            "train/loss": self._step_loss,
-            "optim/lr": optimizer.param_groups[0]["lr"],
-            "optim/grad_norm": value,
-            **({} if self.max_skipped_steps is None else {"optim/skipped_steps": self.skipped_steps}),
-            **self._step_figures,
-        }
 
-    def _refuse(self, norm: float) -> None:
+    def _measured(self, norm: Tensor) -> tuple[Tensor, Tensor]:
+        """The figures of a `_Step` as one tensor, and whether loss and gradient are finite, all on the device.
+
+        Args:
+            norm: of what is there: the gradient of sum / (divisor * micro-batches), averaged over the ranks.
+        """
+        parts = torch.stack(self._window)
+        self._window.clear()
+        sums = self.trainer.strategy.reduce(parts.sum(dim=0), reduce_op="sum")  # of all ranks
+        assert isinstance(sums, Tensor)
+        scale = self._divisor.double() * len(parts) * self.trainer.world_size / sums[1]
+        value = norm.double() * scale
+        factor = scale
+        if self.recipe.clip_norm is not None:
+            factor = scale * (self.recipe.clip_norm / value).clamp(max=1.0)
+        is_finite = (value + sums[0] / sums[1]).isfinite()
+        return torch.cat((sums, torch.stack((value, factor)), parts[:, 0])), is_finite
+
+    def _can_run_ahead(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether the device can refuse a step by itself: these optimizers take its word, and nobody else has to know."""
+        return (
+            self.device.type == "cuda"
+            and isinstance(optimizer, torch.optim.AdamW | Together)
+            and self.trainer.world_size == 1
+            and self.max_skipped_steps is None
+            and self._scaler is None
+        )
+
+    def _run_ahead(self, step: _Step, optimizer: Any, is_finite: Tensor, figures: Tensor) -> None:
+        """Leave it to the optimizer to scale the gradient, or to change nothing from the first refused step on."""
+        refused = ~is_finite if self._refused is None else self._refused | ~is_finite
+        self._refused = refused
+        optimizer.found_inf = refused.float()
+        optimizer.grad_scale = figures[3 + len(self.figures)].reciprocal().float()
+        self._ahead.append(step)
+        while self._ahead and (len(self._ahead) > _STEPS_AHEAD or self._ahead[0].figures.arrived()):
+            self._settle(self._ahead.popleft())
+
+    @property
+    def _scaler(self) -> Any:
+        """Of fp16: it skips a step that is not finite and tries a lower scale."""
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
+    @property
+    def step_metrics(self) -> dict[str, float]:
+        """Of the last optimizer step; waits until it is done."""
+        while self._ahead:
+            self._settle(self._ahead.popleft())
+        return self._step_metrics
+
+    def _settle(self, step: _Step) -> float | None:
+        """Read what the device has found: the factor of the gradient, or None where the step is left out."""
+        nll, targets, *rest = step.figures.numbers()
+        n = len(self.figures)
+        figures, (norm, factor), losses = rest[:n], rest[n : n + 2], rest[n + 2 :]
+        if targets == 0:
+            raise NumericError(f"step {step.number}: no supervised token in the batch", "the loss has no meaning")
+        loss = nll / targets
+        is_fine = self._scaler is not None or (math.isfinite(norm) and math.isfinite(loss))
+        if not is_fine:
+            self._refuse(step, loss, norm, losses)
+        self._step_metrics = {
+            "train/loss": loss,
+            "optim/lr": step.rate,
+            "optim/grad_norm": norm,
+            **({} if self.max_skipped_steps is None else {"optim/skipped_steps": self.skipped_steps}),
+            **{f"train/{name}": value / targets for name, value in zip(self.figures, figures, strict=True)},
+        }
+        return factor if is_fine else None
+
+    def _refuse(self, step: _Step, loss: float, norm: float, losses: list[float]) -> None:
         """Count a step that must not be taken; every rank sees the same norm and loss, so all of them do."""
-        found = f"step {self.global_step}: loss={self._step_loss}, gradient norm={norm}"
-        bad = [part for part, loss in zip(self._read, self._losses, strict=True) if not math.isfinite(loss)]
-        where = [text for text in gathered(self._say_windows(bad)) if text] or gathered(self._say_windows(self._read))
+        found = f"step {step.number}: loss={loss}, gradient norm={norm}"
+        bad = [part for part, one in zip(step.read, losses, strict=True) if not math.isfinite(one)]
+        where = [text for text in gathered(self._say_windows(bad)) if text] or gathered(self._say_windows(step.read))
         self.skipped_steps += 1
         if self.skipped_steps <= (self.max_skipped_steps or 0):
             left = f"left out ({self.skipped_steps} of at most {self.max_skipped_steps})"
@@ -236,15 +308,21 @@ class Stage(pl.LightningModule):
         return ", ".join(f"{name}: {seen[:8]}{'…' if len(seen) > 8 else ''}" for name, seen in windows.items())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What was left out counts for the whole run."""
+        """What was left out counts for the whole run; what the device was given is looked at first."""
+        _ = self.step_metrics
         checkpoint["skipped_steps"] = self.skipped_steps
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on counting."""
         self.skipped_steps = checkpoint.get("skipped_steps", 0)  # the first checkpoints did not say
 
+    def on_train_end(self) -> None:
+        """Look at the last steps."""
+        _ = self.step_metrics
+
     def on_validation_epoch_start(self) -> None:
-        """Start the sums anew."""
+        """Start the sums anew, after a look at the steps before."""
+        _ = self.step_metrics
         self._val_sums = torch.zeros(
             len(self.sources.names), 3 + len(self.figures), dtype=torch.float64, device=self.device
         )

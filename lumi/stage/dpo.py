@@ -91,7 +91,7 @@ class DPO(Stage):
 
 def compare(decoder: Decoder, batch: PreferenceBatch) -> Answers:
     """Log-probabilities of both answers of every pair in a batch, in the order of ``batch["pairs"]``."""
-    hidden = decoder(batch["tokens"], batch["doc_ids"])  # (B, T, D)
+    hidden = decoder(batch["tokens"], batch["doc_ids"], batch.get("boundaries"))  # (B, T, D)
     nll = target_nll(hidden, decoder.lm_weight, batch["tokens"], batch["loss_mask"])  # (N,)
     pairs = batch["pairs"]
     n_documents = 2 * pairs.shape[1]

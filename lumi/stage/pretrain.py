@@ -12,5 +12,6 @@ class Pretrain(Stage):
 
     def loss(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Summed negative log-likelihood in nats, and the number of targets."""
-        hidden = self.decoder(batch["tokens"], batch["doc_ids"])  # (B, T, D)
-        return next_token_loss(hidden, self.decoder.lm_weight, batch["tokens"], batch["loss_mask"])
+        hidden = self.decoder(batch["tokens"], batch["doc_ids"], batch.get("boundaries"))  # (B, T, D)
+        weight, mask = self.decoder.lm_weight, batch["loss_mask"]
+        return next_token_loss(hidden, weight, batch["tokens"], mask, nearly_all=True)

@@ -17,5 +17,5 @@ class SFT(Stage):
 
     def loss(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Summed negative log-likelihood in nats, and the number of supervised tokens."""
-        hidden = self.decoder(batch["tokens"], batch["doc_ids"])  # (B, T, D)
+        hidden = self.decoder(batch["tokens"], batch["doc_ids"], batch.get("boundaries"))  # (B, T, D)
         return next_token_loss(hidden, self.decoder.lm_weight, batch["tokens"], batch["loss_mask"])

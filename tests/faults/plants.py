@@ -155,12 +155,15 @@ _TOKENS = (
 )
 
 _MODEL = (
-    _one(
-        "targets are shifted twice",
-        "lumi/arch/loss.py",
-        "    selected = loss_mask[:, 1:]\n    return hidden[:, :-1][selected], tokens[:, 1:][selected]",
-        "    selected = loss_mask[:, 2:]\n    return hidden[:, :-2][selected], tokens[:, 2:][selected]",
-        "tests/stage/test_sentinels.py::test_a_model_trained_on_counting_predicts_the_next_number_and_not_the_one_after",
+    Plant(
+        fault="targets are shifted twice",
+        edits=(
+            ("lumi/arch/loss.py", "loss_mask[:, 1:].nonzero(", "loss_mask[:, 2:].nonzero("),
+            ("lumi/arch/loss.py", "index_select(0, places + 1)", "index_select(0, places + 2)"),
+        ),
+        tests=(
+            "tests/stage/test_sentinels.py::test_a_model_trained_on_counting_predicts_the_next_number_and_not_the_one_after",
+        ),
     ),
     _one(
         "documents of a window see each other",
@@ -232,7 +235,7 @@ _TRAINING = (
         fault="micro-batches are averaged, whatever number of targets they have",
         edits=(
             (_BASE, "return nll / self._divisor", "return nll / targets.clamp(min=1)"),
-            (_BASE, "self._scale = divisor * n_micro * self.trainer.world_size / targets", "self._scale = 1.0"),
+            (_BASE, "* len(parts) * self.trainer.world_size / sums[1]", "/ self._divisor"),
         ),
         tests=("tests/stage/test_sentinels.py::test_the_gradient_is_that_of_the_mean_over_all_targets",),
     ),
@@ -260,16 +263,23 @@ _TRAINING = (
     _one(
         "a gradient that is no number reaches the weights",
         _BASE,
-        "if scaler is None and not (",
-        "if False and not (",
+        "is_fine = self._scaler is not None or (",
+        "is_fine = True or (",
         f"{_NUMERIC}test_a_step_that_is_no_number_is_refused_and_no_weight_changes",
     ),
     _one(
         "a loss that is no number is overlooked where its gradient is one",
         _BASE,
-        "(math.isfinite(value) and math.isfinite(self._step_loss))",
-        "(math.isfinite(value))",
+        "(math.isfinite(norm) and math.isfinite(loss))",
+        "(math.isfinite(norm))",
         f"{_NUMERIC}test_a_step_that_is_no_number_is_refused_and_no_weight_changes",
+    ),
+    _one(
+        "a GPU that is not waited for goes on after a step that it has refused",
+        _BASE,
+        "self._refused | ~is_finite",
+        "~is_finite",
+        f"{_NUMERIC}test_a_device_that_is_not_waited_for_refuses_by_itself_and_changes_nothing_more",
     ),
     _one(
         "a step that is left out moves the weights all the same",

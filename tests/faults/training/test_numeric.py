@@ -16,6 +16,7 @@ from lumi.callbacks import list_checkpoints
 from lumi.errors import NumericError
 from lumi.optim import AdamW, Constant, Muon
 from lumi.stage import Pretrain
+from lumi.stage.fetch import Fetch
 from tests.faults.ledger import Report
 from tests.scale.conftest import InRanks
 from tests.stage.test_sentinels import FOUR_OF_2, fit, make_stage
@@ -95,6 +96,34 @@ def test_a_step_that_is_no_number_is_refused_and_no_weight_changes(
         with pytest.raises(NumericError, match=r"step \d: loss=.*, gradient norm=.*windows of a: \[.*2, 3\]") as caught:
             fit(stage, FOUR_OF_2)
         failures += not (caught.value.exit_code == 6 and same(stage.decoder, before))
+    row(trials=len(VALUES), failures=failures)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(("place", "accumulate"), [("loss", 1), ("loss only", 1), ("gradient", 1), ("loss", 2)])
+def test_a_device_that_is_not_waited_for_refuses_by_itself_and_changes_nothing_more(
+    monkeypatch: pytest.MonkeyPatch,
+    poisoned: Callable[..., Any],
+    decoder: Decoder,
+    row: Report,
+    place: str,
+    accumulate: int,
+    recipe: str,
+) -> None:
+    # As on a GPU whose figures arrive when all is over.
+    monkeypatch.setattr(Pretrain, "_can_run_ahead", lambda *_: True)
+    monkeypatch.setattr(Fetch, "arrived", lambda _: False)
+    before = copy.deepcopy(decoder)
+    if accumulate == 1:
+        fit(make_stage(before, RECIPES[recipe]), FOUR_OF_2[:1])
+    failures = 0
+    for value in VALUES:
+        stage = poisoned(place, value, recipe, accumulate=accumulate, total_steps=4 // accumulate)
+        number = 1 if accumulate == 1 else 0
+        with pytest.raises(NumericError, match=rf"step {number}: loss=.*, gradient norm=.*windows of a: \[.*2, 3\]"):
+            fit(stage, FOUR_OF_2)
+        assert stage.global_step == 4 // accumulate, "the steps after it were given to the device too"
+        failures += not same(stage.decoder, before)
     row(trials=len(VALUES), failures=failures)
 
 
