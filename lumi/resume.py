@@ -17,7 +17,7 @@ import torch
 from omegaconf import OmegaConf
 
 import lumi
-from lumi.arch.native import attention
+from lumi.arch.native import attention, head
 from lumi.arch.native.build import load_library
 from lumi.callbacks import list_checkpoints, newest_checkpoint, set_aside
 from lumi.config import differences
@@ -163,5 +163,9 @@ def _kernels() -> str:
     """Which parts of a step are C++ here; without a compiler PyTorch's operations do the same, with other last bits."""
     if torch.cuda.is_available():
         return "CUDA"
-    parts = {"loss": load_library("loss", "the loss") is not None, "attention": attention.ready()}
+    parts = {
+        "loss": load_library("loss", "the loss") is not None,
+        "attention": attention.ready(),
+        "head": head.ready(),
+    }
     return ", ".join(name for name, has in parts.items() if has) or "PyTorch"

@@ -4,6 +4,9 @@ Position t - 1 predicts token t. Data never holds shifted labels, so nothing can
 logits: rows are taken in chunks, and each chunk's gradient is made in the forward pass while its logits are still there
 (the idea of Liger-Kernel's fused linear cross-entropy, arXiv:2410.10989). A vocabulary of 32768 would otherwise take 4 bytes
 x 32768 per token three times over, more than everything else in a small model.
+
+The same is done in four ways: by a CPU's matrix units (`lumi.arch.native.head`, bfloat16), on a CPU as products of PyTorch with
+C++ between them, on a GPU with a Triton kernel between them (`lumi.arch.slopes`), and by PyTorch's operations alone.
 """
 
 import functools
@@ -17,6 +20,7 @@ import torch
 from torch import Tensor
 
 from lumi.arch import native
+from lumi.arch.native.head import HeadLoss, head_loss, takes_states
 
 log = logging.getLogger(__name__)
 
@@ -121,25 +125,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Rows (N, D), weight (V, D), targets (N,) -> scalar and (N,), float32."""
-        head = weight.to(_product_dtype(rows, weight))
-        nll = rows.new_empty(rows.shape[0], dtype=torch.float32)
-        needs_rows, needs_weight = ctx.needs_input_grad[:2]
-        grad_rows = torch.empty_like(rows) if needs_rows else None
-        # Sums over all chunks: in float32 even when the products are 16 bit.
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
-        trained = _trained_rows(weight)
-        with torch.autocast(rows.device.type, enabled=False):
-            for part, x, scratch in _chunks(rows, head):
-                wanted = grad_rows is not None or grad_weight is not None
-                nll[part], slope = _nll_and_slope(_logits(x, head, scratch), len(head), targets[part], wanted=wanted)
-                if not wanted:
-                    continue
-                slope = slope.to(head.dtype)
-                if grad_rows is not None:
-                    _product(grad_rows[part], slope, head)
-                if grad_weight is not None:
-                    _add_gradient(grad_weight, slope, x, trained)
-        ctx.save_for_backward(grad_rows, grad_weight)
+        wants_rows, wants_weight = ctx.needs_input_grad[:2]
+        dtype = _product_dtype(rows, weight)
+        nll, *grads = _measure(rows, weight, targets, dtype, wants_rows=wants_rows, wants_weight=wants_weight)
+        ctx.save_for_backward(*grads)
         ctx.weight_dtype, ctx.used = weight.dtype, False
         ctx.mark_non_differentiable(nll)
         return nll.sum(), nll
@@ -163,29 +152,54 @@ class _ChunkedRowNll(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         """Rows (N, D), weight (V, D), targets (N,) -> (N,) float32."""
-        head = weight.to(_product_dtype(rows, weight))
-        nll = rows.new_empty(rows.shape[0], dtype=torch.float32)
-        with torch.autocast(rows.device.type, enabled=False):
-            for part, x, scratch in _chunks(rows, head):
-                nll[part] = _nll_and_slope(_logits(x, head, scratch), len(head), targets[part], wanted=False)[0]
         ctx.save_for_backward(rows, weight, targets)
-        ctx.dtype, ctx.trained = head.dtype, _trained_rows(weight)
-        return nll
+        ctx.dtype = _product_dtype(rows, weight)
+        return _measure(rows, weight, targets, ctx.dtype).nll
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         """Each row's slope, by the gradient of its value."""
         rows, weight, targets = ctx.saved_tensors
-        grad_rows = torch.empty_like(rows)
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        head = weight.to(ctx.dtype)
-        for part, x, scratch in _chunks(rows, head):
-            logits = _logits(x, head, scratch)
-            slope = _nll_and_slope(logits, len(head), targets[part], grads[0][part])[1].to(ctx.dtype)
-            _product(grad_rows[part], slope, head)
+        wants_rows, wants_weight = ctx.needs_input_grad[:2]
+        found = _measure(rows, weight, targets, ctx.dtype, grads[0], wants_rows=wants_rows, wants_weight=wants_weight)
+        return found.grad_rows, None if found.grad_weight is None else found.grad_weight.to(weight.dtype), None
+
+
+def _measure(
+    rows: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    dtype: torch.dtype,
+    scales: Tensor | None = None,
+    *,
+    wants_rows: bool = False,
+    wants_weight: bool = False,
+) -> HeadLoss:
+    """Cross-entropy of each row, and where they are wanted the gradients of the sum, each row times its scale.
+
+    Args:
+        rows: (N, D). weight: (V, D). targets: (N,) int64. scales: (N,), or None for 1.
+        dtype: of the products.
+    """
+    trained = _trained_rows(weight) if wants_weight else None
+    if trained is None and dtype == torch.bfloat16 and takes_states(rows):
+        return head_loss(rows, weight, targets, scales, wants_rows=wants_rows, wants_weight=wants_weight)
+    matrix = weight.to(dtype)
+    nll = rows.new_empty(rows.shape[0], dtype=torch.float32)
+    grad_rows = torch.empty_like(rows) if wants_rows else None
+    # Sums over all chunks: in float32 even when the products are 16 bit.
+    grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
+    with torch.autocast(rows.device.type, enabled=False):
+        for part, x, scratch in _chunks(rows, matrix):
+            scale, wanted = None if scales is None else scales[part], wants_rows or wants_weight
+            logits = _logits(x, matrix, scratch)
+            nll[part], slope = _nll_and_slope(logits, len(matrix), targets[part], scale, wanted=wanted)
+            slope = slope.to(dtype) if wanted else slope
+            if grad_rows is not None:
+                _product(grad_rows[part], slope, matrix)
             if grad_weight is not None:
-                _add_gradient(grad_weight, slope, x, ctx.trained)
-        return grad_rows, None if grad_weight is None else grad_weight.to(weight.dtype), None
+                _add_gradient(grad_weight, slope, x, trained)
+    return HeadLoss(nll, grad_rows, grad_weight)
 
 
 def _product_dtype(rows: Tensor, weight: Tensor) -> torch.dtype:

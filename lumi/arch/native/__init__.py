@@ -1,7 +1,7 @@
 """What is done in C++ on a CPU.
 
-The decoding step (`decode.cpp`), the loss between its products (`loss.cpp`), and attention by matrix units (`attention.cpp`,
-whose Python is `lumi.arch.native.attention`).
+The decoding step (`decode.cpp`), the loss between its products (`loss.cpp`), and by matrix units attention (`attention.cpp`,
+whose Python is `lumi.arch.native.attention`) and the whole loss (`head.cpp`, `lumi.arch.native.head`).
 
 There is no build at installation: a compiler makes each library in a few seconds when it is first needed, and it stays in
 ``~/.cache/lumi`` for this source, compiler and processor. Without a compiler, or for a shape or type that it does not take,

@@ -19,37 +19,15 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <utility>
 
 #include "tiles.h"
 #include "vectors.h"
 
 namespace {
 
-constexpr float LOG2_E = 1.44269504088896341f;
 constexpr int64_t KEYS = 64, QUERIES = 64;  // of a block: its scores stay near
 
 // ---- how the products read a matrix: from (T, E) with any distance between rows, filled up with zeros to `padded` rows ------------
-
-// Sixteen vectors of sixteen numbers, transposed: halves change places across the diagonal, then halves of the halves.
-template <int HALF, int... LANE>
-inline void exchange(Whole* rows, std::integer_sequence<int, LANE...>) {
-  for (int row = 0; row < LANES; ++row) {
-    if (row & HALF) continue;
-    const Whole a = rows[row], b = rows[row + HALF];
-#ifdef __clang__
-    rows[row] = __builtin_shufflevector(a, b, (LANE & HALF ? LANES + LANE - HALF : LANE)...);
-    rows[row + HALF] = __builtin_shufflevector(a, b, (LANE & HALF ? LANES + LANE : LANE + HALF)...);
-#else
-    rows[row] = __builtin_shuffle(a, b, Whole{(LANE & HALF ? LANES + LANE - HALF : LANE)...});
-    rows[row + HALF] = __builtin_shuffle(a, b, Whole{(LANE & HALF ? LANES + LANE : LANE + HALF)...});
-#endif
-  }
-}
-inline void turn(Whole* rows) {
-  constexpr std::make_integer_sequence<int, LANES> lanes{};
-  exchange<8>(rows, lanes), exchange<4>(rows, lanes), exchange<2>(rows, lanes), exchange<1>(rows, lanes);
-}
 
 // Sixteen numbers of each of two rows as pairs; row `n` and those after it are zeros.
 inline Whole pairs(const bf16* from, int64_t row, int64_t t, int64_t n) {
@@ -140,17 +118,6 @@ void hide(float* scores, const int32_t* first, int64_t key, int64_t query) {
 bool sees_all(const int32_t* first, int64_t key, int64_t query) {
   return key + KEYS - 1 <= query && first[query + QUERIES - 1] <= key;
 }
-
-struct Memory {  // of one thread, for one head; from nothing, it only counts
-  char* begin;
-  size_t used = 0;
-  template <class T>
-  T* take(int64_t n) {
-    T* taken = reinterpret_cast<T*>(begin + used);
-    used += (n * sizeof(T) + 63) / 64 * 64;
-    return taken;
-  }
-};
 
 // ---- forward ------------------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,9 @@
 // Products of bfloat16 matrices by a processor's matrix units (AMX), summed in float32.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "vectors.h"
 
@@ -18,6 +20,8 @@ namespace {
 
 typedef uint16_t bf16;
 
+constexpr int64_t TILE = 512;  // numbers of bfloat16
+constexpr float LOG2_E = 1.44269504088896341f;
 constexpr float POWER[] = {1.0f, 0.69314698f, 0.24022242f, 0.05550734f, 0.00967151f, 0.00132647f};
 
 // Sixteen numbers, rounded to the nearest.
@@ -54,6 +58,37 @@ inline Vector power(Vector x) {
 #endif
 }
 
+// Sixteen vectors of sixteen numbers, transposed: halves change places across the diagonal, then halves of the halves.
+template <int HALF, int... LANE>
+inline void exchange(Whole* rows, std::integer_sequence<int, LANE...>) {
+  for (int row = 0; row < LANES; ++row) {
+    if (row & HALF) continue;
+    const Whole a = rows[row], b = rows[row + HALF];
+#ifdef __clang__
+    rows[row] = __builtin_shufflevector(a, b, (LANE & HALF ? LANES + LANE - HALF : LANE)...);
+    rows[row + HALF] = __builtin_shufflevector(a, b, (LANE & HALF ? LANES + LANE : LANE + HALF)...);
+#else
+    rows[row] = __builtin_shuffle(a, b, Whole{(LANE & HALF ? LANES + LANE - HALF : LANE)...});
+    rows[row + HALF] = __builtin_shuffle(a, b, Whole{(LANE & HALF ? LANES + LANE : LANE + HALF)...});
+#endif
+  }
+}
+inline void turn(Whole* rows) {
+  constexpr std::make_integer_sequence<int, LANES> lanes{};
+  exchange<8>(rows, lanes), exchange<4>(rows, lanes), exchange<2>(rows, lanes), exchange<1>(rows, lanes);
+}
+
+struct Memory {  // given out in pieces; from nothing, it only counts
+  char* begin;
+  size_t used = 0;
+  template <class T>
+  T* take(int64_t n) {
+    T* taken = reinterpret_cast<T*>(begin + used);
+    used += (n * sizeof(T) + 63) / 64 * 64;
+    return taken;
+  }
+};
+
 #ifdef HAS_AMX
 
 struct Tiles {  // eight of 16 rows of 64 bytes; another library may have set its own in this thread
@@ -79,7 +114,7 @@ bool permitted() {  // Linux gives the matrix units' registers to who asks for t
 
 // c (m, n) = a (m, k) b (k, n), or added to it; m, n and k are multiples of 32. The numbers after c, a and b are how far rows lie apart.
 // b comes as pairs: its row p holds for every column the numbers of rows 2p and 2p + 1, and lies 2 b_row numbers after the one before.
-void product(float* c, int64_t c_row, const bf16* a, int64_t a_row, const bf16* b, int64_t b_row, int64_t m, int64_t n, int64_t k,
+inline void product(float* c, int64_t c_row, const bf16* a, int64_t a_row, const bf16* b, int64_t b_row, int64_t m, int64_t n, int64_t k,
              bool add) {
   for (int64_t i = 0; i < m; i += 32)
     for (int64_t j = 0; j < n; j += 32) {
@@ -115,6 +150,38 @@ void product(float* c, int64_t c_row, const bf16* a, int64_t a_row, const bf16* 
     }
 }
 
+// c (32, 32) = a (32, 32 k) b (32 k, 32), or added to it, of two rows of tiles of a and two columns of tiles of b. k tiles lie one after
+// another; a tile of a is 16 rows of 32 numbers, one of b 16 pairs of rows of 16 numbers.
+inline void product(float* c, int64_t c_row, const bf16* const (&a)[2], const bf16* const (&b)[2], int64_t k, bool add) {
+  float *upper = c, *lower = c + 16 * c_row;
+  const int64_t c_bytes = 4 * c_row;
+  if (add) {
+    _tile_loadd(0, upper, c_bytes);
+    _tile_loadd(1, upper + 16, c_bytes);
+    _tile_loadd(2, lower, c_bytes);
+    _tile_loadd(3, lower + 16, c_bytes);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  for (int64_t at = 0; at < k * TILE; at += TILE) {
+    _tile_loadd(4, a[0] + at, 64);
+    _tile_loadd(6, b[0] + at, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, b[1] + at, 64);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(5, a[1] + at, 64);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_stored(0, upper, c_bytes);
+  _tile_stored(1, upper + 16, c_bytes);
+  _tile_stored(2, lower, c_bytes);
+  _tile_stored(3, lower + 16, c_bytes);
+}
+
 #else  // for tests on other machines: slow, and never chosen
 
 struct Tiles {
@@ -123,13 +190,25 @@ struct Tiles {
 
 bool permitted() { return false; }
 
-void product(float* c, int64_t c_row, const bf16* a, int64_t a_row, const bf16* b, int64_t b_row, int64_t m, int64_t n, int64_t k,
+inline void product(float* c, int64_t c_row, const bf16* a, int64_t a_row, const bf16* b, int64_t b_row, int64_t m, int64_t n, int64_t k,
              bool add) {
   for (int64_t i = 0; i < m; ++i)
     for (int64_t j = 0; j < n; ++j) {
       float total = add ? c[i * c_row + j] : 0.0f;
       for (int64_t depth = 0; depth < k; ++depth)
         total += value(a + i * a_row + depth) * value(b + depth / 2 * 2 * b_row + 2 * j + depth % 2);
+      c[i * c_row + j] = total;
+    }
+}
+
+inline void product(float* c, int64_t c_row, const bf16* const (&a)[2], const bf16* const (&b)[2], int64_t k, bool add) {
+  for (int64_t i = 0; i < 32; ++i)
+    for (int64_t j = 0; j < 32; ++j) {
+      float total = add ? c[i * c_row + j] : 0.0f;
+      const bf16 *row = a[i / 16] + i % 16 * 32, *column = b[j / 16] + j % 16 * 2;
+      for (int64_t at = 0; at < k * TILE; at += TILE)
+        for (int64_t depth = 0; depth < 32; ++depth)
+          total += value(row + at + depth) * value(column + at + depth / 2 * 32 + depth % 2);
       c[i * c_row + j] = total;
     }
 }
