@@ -157,7 +157,9 @@ class Stage(pl.LightningModule):
         seed = int(np.random.SeedSequence((self.seed, self.global_rank, batch_idx)).generate_state(1, np.uint64)[0])
         random.seed(seed)
         np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002  # third-party code may use the global generator
-        if self.device.type == "cpu":  # `torch.manual_seed` would also note for each absent accelerator who called it: 0.7 ms
+        if (
+            self.device.type == "cpu"
+        ):  # `torch.manual_seed` would also note for each absent accelerator who called it: 0.7 ms
             torch.default_generator.manual_seed(seed)
         else:
             torch.manual_seed(seed)
