@@ -182,8 +182,14 @@ def _measure(
         dtype: of the products.
     """
     trained = _trained_rows(weight) if wants_weight else None
-    if trained is None and dtype == torch.bfloat16 and takes_states(rows):
-        return head_loss(rows, weight, targets, scales, wants_rows=wants_rows, wants_weight=wants_weight)
+    if dtype == torch.bfloat16 and takes_states(rows):
+        whole = wants_weight and trained is None
+        found = head_loss(rows, weight, targets, scales, wants_rows=wants_rows, wants_weight=whole)
+        return (
+            found
+            if trained is None
+            else found._replace(grad_weight=_few_rows(rows, weight, targets, scales, found.nll, trained))
+        )
     matrix = weight.to(dtype)
     nll = rows.new_empty(rows.shape[0], dtype=torch.float32)
     grad_rows = torch.empty_like(rows) if wants_rows else None
@@ -200,6 +206,21 @@ def _measure(
             if grad_weight is not None:
                 _add_gradient(grad_weight, slope, x, trained)
     return HeadLoss(nll, grad_rows, grad_weight)
+
+
+def _few_rows(
+    rows: Tensor, weight: Tensor, targets: Tensor, scales: Tensor | None, nll: Tensor, trained: Tensor
+) -> Tensor:
+    """Gradient of the head (V, D) where only some of its rows are trained, from what each token's loss has turned out to be."""
+    with torch.autocast("cpu", enabled=False):  # the factors are rounded as the others are, by hand
+        x, few = rows.bfloat16().float(), weight[trained].bfloat16().float()
+        sums = nll + (x * weight[targets].bfloat16().float()).sum(dim=1)  # (N,) logarithms of the sums of exponentials
+        slope = (x @ few.T - sums.unsqueeze(1)).exp() - (targets.unsqueeze(1) == trained).float()  # (N, rows trained)
+        if scales is not None:
+            slope *= scales.unsqueeze(1)
+        gradient = torch.zeros(weight.shape)
+        gradient[trained] = slope.T @ x
+    return gradient
 
 
 def _product_dtype(rows: Tensor, weight: Tensor) -> torch.dtype:

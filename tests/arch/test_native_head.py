@@ -144,6 +144,34 @@ def test_losses_take_it_for_bfloat16_and_give_what_they_gave(function, frozen, m
     assert calls
 
 
+@pytest.mark.parametrize("function", [next_token_loss, target_nll])
+@pytest.mark.parametrize("has_units", [False, True])
+def test_of_a_head_trained_in_some_rows_these_get_the_gradient_of_the_whole_and_the_others_none(
+    function, has_units, monkeypatch
+):
+    monkeypatch.setattr(head, "ready", lambda: has_units)
+    generator = torch.Generator().manual_seed(0)
+    states, weight = torch.randn(3, 40, 32, generator=generator), 0.4 * torch.randn(700, 32, generator=generator)
+    tokens = torch.randint(700, (3, 40), generator=generator)
+    some = torch.tensor([3, int(tokens[1, 7]), 650])
+    mask = torch.rand(3, 40, generator=generator) > 0.3
+
+    def gradient(rows):
+        matrix = torch.nn.Parameter(weight.clone())
+        if rows is not None:
+            matrix.trained_rows = rows
+        with torch.autocast("cpu", torch.bfloat16):
+            found = function(states, matrix, tokens, mask)
+        nll = found[0] if isinstance(found, tuple) else found
+        (nll * torch.linspace(0.5, 1.0, nll.numel())).sum().backward()
+        return matrix.grad
+
+    whole, part = gradient(None), gradient(some)
+    assert (part[some] - whole[some]).norm() < 2 * ROUNDING * whole[some].norm()
+    part[some] = 0
+    assert not part.any()
+
+
 def test_widths_and_precisions_that_it_does_not_take_are_left_to_the_others(monkeypatch):
     monkeypatch.setattr(head, "ready", lambda: True)
     monkeypatch.setattr(loss, "head_loss", lambda *_, **__: pytest.fail("it does not take these"))
