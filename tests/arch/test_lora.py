@@ -93,12 +93,12 @@ VARIANTS = [{}, {"r": 1}, {"dropout": 0.3}, {"dora": True}, {"rank_stabilised": 
 @pytest.mark.parametrize("settings", VARIANTS)
 def test_an_adapted_projection_is_what_peft_computes(decoder, settings):
     lora = Lora(**{"r": 4, **settings})
-    found, pefts = (hidden_and_gradients(adapted(decoder, lora, quick=quick)) for quick in (True, False))
+    found, pefts = (hidden_and_gradients(adapted(decoder, lora, quick=quick).double()) for quick in (True, False))
     assert found.keys() == pefts.keys()
     largest = max(float(value.norm()) for value in pefts.values())
     for name, value in pefts.items():
-        # Sums in another order. Adapters of this size make the model steep: in float64 both are 5e-5 from the truth.
-        assert (found[name] - value).norm() <= 1e-4 * largest, name
+        # Sums in another order, of float64: adapters of this size make the model steep.
+        assert (found[name] - value).norm() <= 1e-9 * largest, name
 
 
 def projected(function: Any, x: Tensor, weight: Tensor, a: Tensor, b: Tensor) -> list[Tensor]:
