@@ -50,27 +50,39 @@ def formula(rows: Tensor, weight: Tensor, targets: Tensor, scales: Tensor | None
     return [nll.detach(), *torch.autograd.grad(summed, (rows, weight))]
 
 
+def with_gradients(*inputs: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """What the kernel gives, all of it."""
+    rows, weight, targets, *scales = inputs
+    assert rows is not None
+    assert weight is not None
+    assert targets is not None
+    nll, grad_rows, grad_weight = head.head_loss(rows, weight, targets, *scales)
+    assert grad_rows is not None
+    assert grad_weight is not None
+    return nll, grad_rows, grad_weight
+
+
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_nll_and_gradients_are_those_of_the_formula(shape, n_threads, scaled, threads):
     rows, weight, targets, scales = drawn(*shape)
     threads(n_threads)
-    found = head.head_loss(rows, weight, targets, scales if scaled else None)
+    found = with_gradients(rows, weight, targets, scales if scaled else None)
     wanted = formula(rows, weight, targets, scales if scaled else None)
-    assert (found.nll - wanted[0]).abs().max() < 1e-4, (
+    assert (found[0] - wanted[0]).abs().max() < 1e-4, (
         "products of what needs no rounding are exact but for float32's sums"
     )
     for name, mine, exact in zip(("rows", "weight"), found[1:], wanted[1:], strict=True):
         assert (mine.double() - exact).norm() < ROUNDING * exact.norm(), name
-    again = head.head_loss(rows, weight, targets, scales if scaled else None)
+    again = with_gradients(rows, weight, targets, scales if scaled else None)
     assert all(torch.equal(one, other) for one, other in zip(found, again, strict=True))
 
 
 @pytest.mark.parametrize(("wants_rows", "wants_weight"), [(False, False), (True, False), (False, True)])
 def test_only_what_is_wanted_is_made_and_is_the_same(wants_rows, wants_weight):
     rows, weight, targets, scales = drawn(*SHAPES["several chunks"])
-    whole = head.head_loss(rows, weight, targets, scales)
+    whole = with_gradients(rows, weight, targets, scales)
     part = head.head_loss(rows, weight, targets, scales, wants_rows=wants_rows, wants_weight=wants_weight)
     for one, other, wanted in zip(part, whole, (True, wants_rows, wants_weight), strict=True):
         assert (one is not None) == wanted
@@ -84,11 +96,11 @@ def test_logits_far_from_zero_and_certain_predictions_lose_nothing():
     assert (
         found.nll.double() - F.cross_entropy(logits, targets, reduction="none")
     ).abs().max() < 2e-6 * logits.abs().max()
-    certain = head.head_loss(64 * rows, weight, logits.argmax(dim=1))
+    certain = with_gradients(64 * rows, weight, logits.argmax(dim=1))
     sure = logits.softmax(dim=1).amax(dim=1) > 1 - 1e-7
     assert sure.any()
-    assert certain.nll[sure].abs().max() < 1e-3
-    assert certain.grad_rows[sure].abs().max() < 1e-3, "neither pulls nor pushes"
+    assert certain[0][sure].abs().max() < 1e-3
+    assert certain[1][sure].abs().max() < 1e-3, "neither pulls nor pushes"
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
@@ -110,9 +122,9 @@ def test_a_target_outside_of_the_vocabulary_is_refused(target):
 
 def test_a_states_own_type_is_that_of_its_gradient():
     rows, weight, targets, _ = drawn(*SHAPES["whole units"])
-    found = head.head_loss(rows.bfloat16(), weight, targets)
-    assert found.grad_rows.dtype == torch.bfloat16
-    assert torch.equal(found.grad_rows, head.head_loss(rows, weight, targets).grad_rows.bfloat16())
+    found = with_gradients(rows.bfloat16(), weight, targets)[1]
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, with_gradients(rows, weight, targets)[1].bfloat16())
 
 
 @pytest.mark.parametrize("function", [next_token_loss, target_nll])
@@ -159,11 +171,12 @@ def test_of_a_head_trained_in_some_rows_these_get_the_gradient_of_the_whole_and_
     def gradient(rows):
         matrix = torch.nn.Parameter(weight.clone())
         if rows is not None:
-            matrix.trained_rows = rows
+            matrix.trained_rows = rows  # pyright: ignore[reportAttributeAccessIssue]  # as `lumi.arch.lora` does it
         with torch.autocast("cpu", torch.bfloat16):
             found = function(states, matrix, tokens, mask)
         nll = found[0] if isinstance(found, tuple) else found
         (nll * torch.linspace(0.5, 1.0, nll.numel())).sum().backward()
+        assert matrix.grad is not None
         return matrix.grad
 
     whole, part = gradient(None), gradient(some)
