@@ -38,7 +38,8 @@ class TrainerConfig:
         accumulate: micro-batches of an optimizer step.
         val_every_steps: optimizer steps between validations; null makes ten in a run.
         compile: torch.compile for the blocks. ``auto`` does it where a compiler is found and the run is long enough to win back
-            the minute that it may take: up to a tenth less time a step on a CPU; not measured on a GPU.
+            the minute that it may take: a step has 0.8 to 0.95 of the time in float32 on a CPU, 0.65 to 0.8 in bfloat16, and
+            0.65 to 0.75 on a GPU.
         threads: of the CPU; null leaves it to PyTorch. Results are equal bit for bit only with an equal number.
         deterministic: refuse kernels whose result depends on timing (a GPU has some).
         max_skipped_steps: so many steps whose loss or gradient is not finite are left out, counted and said; null ends the run
