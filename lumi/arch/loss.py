@@ -185,11 +185,9 @@ def _measure(
     if dtype == torch.bfloat16 and takes_states(rows):
         whole = wants_weight and trained is None
         found = head_loss(rows, weight, targets, scales, wants_rows=wants_rows, wants_weight=whole)
-        return (
-            found
-            if trained is None
-            else found._replace(grad_weight=_few_rows(rows, weight, targets, scales, found.nll, trained))
-        )
+        if trained is None:
+            return found
+        return found._replace(grad_weight=_few_rows(rows, weight, targets, scales, found.nll, trained))
     matrix = weight.to(dtype)
     nll = rows.new_empty(rows.shape[0], dtype=torch.float32)
     grad_rows = torch.empty_like(rows) if wants_rows else None
