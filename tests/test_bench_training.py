@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -159,11 +160,39 @@ def test_the_overhead_is_a_share_of_lumis_step():
     from benchmarks.training.overhead import _row
 
     lumi, bare = (
-        Result(name, {}, [{"amount": 8, "seconds": s, "steps": 2}] * 3) for name, s in (("L", 0.8), ("B", 0.6))
+        Result(name, {}, [{"amount": 8, "seconds": s, "steps": 2, "stage_seconds": 0.7}] * 3)
+        for name, s in (("L", 0.8), ("B", 0.6))
     )
     row = _row("nano", lumi, bare)
     assert row["overhead %"] == pytest.approx(25)
+    assert (row["around the stage ms"], row["around the stage %"]) == pytest.approx((50, 12.5))
     assert (row["train.py ms"], row["bare loop ms"]) == pytest.approx((400, 300))
+
+
+def test_the_clock_of_a_stage_counts_its_own_work_once():
+    from benchmarks.training.lumi_loop import StageClock
+
+    class Stage:
+        def training_step(self) -> None:
+            time.sleep(0.02)
+
+        def backward(self) -> None:
+            time.sleep(0.03)
+
+        def configure_gradient_clipping(self) -> None:
+            time.sleep(0.01)
+
+        def optimizer_step(self) -> None:
+            self.training_step()
+            time.sleep(0.1)  # of the framework
+            self.backward()
+            self.configure_gradient_clipping()
+            time.sleep(0.04)  # of the optimizer
+
+    stage = Stage()
+    clock = StageClock(stage)
+    stage.optimizer_step()
+    assert 0.1 <= clock.seconds < 0.15  # a sleep may be longer than asked for, but not by half
 
 
 def test_padded_batches_hold_one_conversation_a_row_up_to_the_longest():

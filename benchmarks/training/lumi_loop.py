@@ -46,9 +46,14 @@ class Gate(pl.Callback):
     def __init__(self, channel: Channel, warmup: int, supervised: bool) -> None:
         self.channel, self.warmup, self.supervised = channel, warmup, supervised
         self.facts: dict[str, Any] = {}
+        self.clock: StageClock | None = None
         self._left, self._amount, self._idle = warmup, 0, 0.0
         self._begin = self._last_step = time.perf_counter()
         self._is_warm = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Time the stage's own work."""
+        self.clock = StageClock(pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Count the step; after the last one of a turn, wait for the next."""
@@ -65,8 +70,9 @@ class Gate(pl.Callback):
         now = time.perf_counter()
         if self._is_warm:
             loss = pl_module.step_metrics["train/loss"]
+            assert self.clock is not None, "made when training began"
             done = {"seconds": now - self._begin, "loss": loss, "amount": self._amount, "idle_cpu_seconds": self._idle}
-            self.channel.say("done", **done)
+            self.channel.say("done", **done, stage_seconds=self.clock.seconds)
         else:
             self._is_warm = True
             facts = {"n_params": sum(p.numel() for p in pl_module.decoder.parameters()), **self.facts}
@@ -78,7 +84,42 @@ class Gate(pl.Callback):
         if n is None:
             self.channel.say("stopped", **peaks(pl_module.device))
             raise Stopped
+        if self.clock is not None:
+            self.clock.seconds = 0.0
         self._left, self._amount, self._begin = n, 0, time.perf_counter()
+
+
+class StageClock:
+    """Seconds that a loop spends in what a bare loop does as well: loss, backward pass, clipping, the optimizer's own step.
+
+    Args:
+        stage: whose methods are timed; for a CPU, where a call ends when its work does.
+    """
+
+    def __init__(self, stage: Any) -> None:
+        self.seconds, self._clipped = 0.0, 0.0
+        for name in ("training_step", "backward", "configure_gradient_clipping"):
+            setattr(stage, name, self._timed(getattr(stage, name)))
+        optimizer_step = stage.optimizer_step
+
+        @functools.wraps(optimizer_step)
+        def timed(*args: Any, **kwargs: Any) -> None:
+            optimizer_step(*args, **kwargs)
+            self.seconds += time.perf_counter() - self._clipped  # the loss and the rest are inside of it
+
+        stage.optimizer_step = timed
+
+    def _timed(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            begin = time.perf_counter()
+            try:
+                return method(*args, **kwargs)
+            finally:
+                self._clipped = time.perf_counter()
+                self.seconds += self._clipped - begin
+
+        return timed
 
 
 class CallbackOnStart(pl.Callback):

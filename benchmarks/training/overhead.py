@@ -38,6 +38,8 @@ def measure_overhead(options: Options, archs: Sequence[str], folder: Path) -> Ta
     notes = [
         f"medians of {options.rounds} turns, each of both one after the other; the bare loop has the same model, loss, "
         "optimizer, clipping and batches, but no Lightning, callbacks or logging",
+        "around the stage: of the real loop's own time what is not loss, backward pass, clipping and the optimizer's step, by "
+        "the clock of one process; a CPU's only. Two processes differ by more than that, in where their memory lies",
         f"trainer.compile={str(options.compile_default).lower()}, as configured by default",
     ]
     return Table(title="Overhead of the training loop", rows=rows, notes=[*notes, *missing], raw=raw)
@@ -46,7 +48,8 @@ def measure_overhead(options: Options, archs: Sequence[str], folder: Path) -> Ta
 def _row(arch: str, lumi: Result, bare: Result) -> dict[str, object]:
     """Shares are of Lumi's step."""
     if not (lumi.turns and bare.turns):
-        return {"arch": arch, "train.py ms": None, "bare loop ms": None, "overhead %": None, "from": None, "to": None}
+        names = ("train.py ms", "bare loop ms", "overhead %", "from", "to", "around the stage ms", "around the stage %")
+        return {"arch": arch, **dict.fromkeys(names)}
     pairs = list(zip(lumi.rates, bare.rates, strict=True))
     shares = [100 * (1 - ours / theirs) for ours, theirs in pairs]
     return {
@@ -56,4 +59,8 @@ def _row(arch: str, lumi: Result, bare: Result) -> dict[str, object]:
         "overhead %": statistics.median(shares),
         "from": min(shares),
         "to": max(shares),
+        "around the stage ms": statistics.median(
+            1000 * (t["seconds"] - t["stage_seconds"]) / t["steps"] for t in lumi.turns
+        ),
+        "around the stage %": statistics.median(100 * (1 - t["stage_seconds"] / t["seconds"]) for t in lumi.turns),
     }
