@@ -67,14 +67,24 @@ def _campaign(records: Records) -> str:
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     trials, failures = sum(record.trials for record in every), sum(record.failures for record in every)
     hours = sum(record.seconds for record in every) / 3600
-    codes = sorted({record.code for record in every if record.code})
-    code = f" of {', '.join(codes)}" if codes else ""
+    code = _code_of(every)
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
     return (
         f"{when}, `make faults`{code}: **{trials:,} trials, {failures:,} failures** in {hours:.1f} hours of tests, over "
         f"{len(records)} of {sum(len(section.rows) for section in SECTIONS)} rows. {_machine()}; Python "
         f"{platform.python_version()}, {versions}."
     )
+
+
+def _code_of(records: list[Record]) -> str:
+    """Which commits were tried; of several, by how many trials each."""
+    trials: dict[str, int] = {}
+    for record in records:
+        name = record.code or "a commit that was not noted"
+        trials[name] = trials.get(name, 0) + record.trials
+    if len(trials) == 1:
+        return f" of {next(iter(trials))}"
+    return f" ({'; '.join(f'{count:,} trials of {name}' for name, count in sorted(trials.items()))})"
 
 
 def _machine() -> str:
