@@ -169,6 +169,18 @@ def test_the_overhead_is_a_share_of_lumis_step():
     assert (row["train.py ms"], row["bare loop ms"]) == pytest.approx((400, 300))
 
 
+def test_a_worker_that_measures_a_part_of_a_step_says_what_the_whole_takes():
+    from benchmarks.training.worker import serve
+
+    said = []
+    channel = SimpleNamespace(say=lambda event, **facts: said.append((event, facts)), next_turn=lambda: (None, 0.0))
+    for reply in ({"seconds": 12.5, "amount": 1}, {"amount": 1}):
+        serve(channel, lambda _, reply=reply: reply, device=torch.device("cpu"), warmup=2, facts={})  # pyright: ignore[reportArgumentType]
+    ready = [facts["step_seconds"] for event, facts in said if event == "ready"]
+    assert ready[0] == 12.5
+    assert 0 < ready[1] < 1
+
+
 def test_the_clock_of_a_stage_counts_its_own_work_once():
     from benchmarks.training.lumi_loop import StageClock
 
