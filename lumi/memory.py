@@ -46,7 +46,7 @@ def estimate_memory(
     kept = kept_bytes(module, loss, batch) * (_COMPILED if compiled else 1.0)
     gradients = sum(p.nbytes for p in module.parameters() if p.requires_grad)
     if device.type != "cpu":
-        activations = kept + held_bytes(device)
+        activations = kept + held_bytes()
         # Without accumulation the blocks' arrays are gone when the last gradients come.
         highest = activations + gradients if accumulates else max(activations, gradients)
         return round(resident + optimizer_bytes + highest)

@@ -13,7 +13,7 @@ from lumi.callbacks.metrics import read_metrics
 from lumi.errors import NumericError
 from lumi.generate import SamplingParams, generate
 from lumi.stage import Pretrain
-from tests.faults.training.test_numeric import RECIPES
+from tests.faults.training.test_numeric import RECIPES, Poisoned  # its second step has a loss that is no number
 from tests.stage.test_sentinels import FOUR_OF_2, fit, make_stage
 
 pytestmark = [
@@ -196,14 +196,6 @@ def test_no_step_waits_for_the_device(losses, monkeypatch):
         assert len(losses("free", "trainer.precision=bf16-mixed", "callbacks.progress.every_steps=6")) == 12
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-class Poisoned(Pretrain):
-    """Its second step has a loss that is no number."""
-
-    def loss(self, batch):
-        nll, targets = super().loss(batch)
-        return nll * (torch.nan if self.global_step == 1 else 1.0), targets
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

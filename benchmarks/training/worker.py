@@ -56,9 +56,8 @@ def serve(channel: Channel, take: Take, *, device: torch.device, warmup: int, fa
     warm = time.perf_counter()
     reply = take(1)
     wait(device)
-    seconds = reply.get(
-        "seconds", time.perf_counter() - warm
-    )  # the limit measures a part of a step, and says what it all takes
+    # The limit measures a part of a step, and says what all of it takes.
+    seconds = reply.get("seconds", time.perf_counter() - warm)
     channel.say("ready", warmup_seconds=warm - begin, step_seconds=seconds, **facts)
     n, idle = channel.next_turn()
     while n is not None:

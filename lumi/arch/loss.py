@@ -304,10 +304,8 @@ def _kernel(like: Tensor) -> ModuleType | None:
     return _gpu_kernel() if like.is_cuda and like.dtype != torch.float64 else None
 
 
-def held_bytes(device: torch.device) -> int:
-    """At most beside what the loss keeps for its backward pass."""
-    if device.type != "cuda":
-        return CHUNK_BYTES["cpu"]
+def held_bytes() -> int:
+    """On a GPU, at most, beside what the loss keeps for its backward pass."""
     return CHUNK_BYTES["cuda"] * (_COPIES if _gpu_kernel() is None else 1)
 
 

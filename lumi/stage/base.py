@@ -200,7 +200,7 @@ class Stage(pl.LightningModule):
         norm: Any = torch.nn.utils.get_total_norm(gradients)
         if hasattr(norm, "full_tensor"):
             norm = norm.full_tensor()  # of all parts
-        figures, is_finite = self._measured(norm)
+        figures = self._measured(norm)
         step = _Step(
             number=self.global_step,
             rate=optimizer.param_groups[0]["lr"],
@@ -209,15 +209,15 @@ class Stage(pl.LightningModule):
         )
         self._read.clear()
         if self._can_run_ahead(optimizer):
-            self._run_ahead(step, optimizer, is_finite, figures)
+            self._run_ahead(step, optimizer, figures)
         elif (factor := self._settle(step)) is None:
             for parameter in parameters:
                 parameter.grad = None  # an optimizer leaves what has no gradient as it is, its moments too
         elif factor != 1.0:  # a pass over all gradients
             torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateImportUsage]
 
-    def _measured(self, norm: Tensor) -> tuple[Tensor, Tensor]:
-        """The figures of a `_Step` as one tensor, and whether loss and gradient are finite, all on the device.
+    def _measured(self, norm: Tensor) -> Tensor:
+        """The figures of a `_Step` as one tensor, on the device.
 
         Args:
             norm: of what is there: the gradient of sum / (divisor * micro-batches), averaged over the ranks.
@@ -231,8 +231,7 @@ class Stage(pl.LightningModule):
         factor = scale
         if self.recipe.clip_norm is not None:
             factor = scale * (self.recipe.clip_norm / value).clamp(max=1.0)
-        is_finite = (value + sums[0] / sums[1]).isfinite()
-        return torch.cat((sums, torch.stack((value, factor)), parts[:, 0])), is_finite
+        return torch.cat((sums, torch.stack((value, factor)), parts[:, 0]))
 
     def _can_run_ahead(self, optimizer: torch.optim.Optimizer) -> bool:
         """Whether the device can refuse a step by itself: these optimizers take its word, and nobody else has to know."""
@@ -244,12 +243,14 @@ class Stage(pl.LightningModule):
             and self._scaler is None
         )
 
-    def _run_ahead(self, step: _Step, optimizer: Any, is_finite: Tensor, figures: Tensor) -> None:
+    def _run_ahead(self, step: _Step, optimizer: Any, figures: Tensor) -> None:
         """Leave it to the optimizer to scale the gradient, or to change nothing from the first refused step on."""
+        nll, targets, norm, factor = *figures[:2], *figures[2 + len(self.figures) :][:2]
+        is_finite = (norm + nll / targets).isfinite()
         refused = ~is_finite if self._refused is None else self._refused | ~is_finite
         self._refused = refused
         optimizer.found_inf = refused.float()
-        optimizer.grad_scale = figures[3 + len(self.figures)].reciprocal().float()
+        optimizer.grad_scale = factor.reciprocal().float()
         self._ahead.append(step)
         while self._ahead and (len(self._ahead) > _STEPS_AHEAD or self._ahead[0].figures.arrived()):
             self._settle(self._ahead.popleft())

@@ -89,6 +89,13 @@ struct Memory {  // given out in pieces; from nothing, it only counts
   }
 };
 
+// Two rows of tiles of a, or two columns of tiles of b: where the first tiles lie, how far a tile's rows lie apart, and a tile from the
+// one before. A tile of a is 16 rows of 32 numbers, one of b 16 pairs of rows of 16 numbers.
+struct Operand {
+  const bf16 *first, *second;
+  int64_t row, step;
+};
+
 #ifdef HAS_AMX
 
 struct Tiles {  // eight of 16 rows of 64 bytes; another library may have set its own in this thread
@@ -112,49 +119,10 @@ bool permitted() {  // Linux gives the matrix units' registers to who asks for t
   return syscall(SYS_arch_prctl, REQUEST, DATA) == 0;
 }
 
-// c (m, n) = a (m, k) b (k, n), or added to it; m, n and k are multiples of 32. The numbers after c, a and b are how far rows lie apart.
-// b comes as pairs: its row p holds for every column the numbers of rows 2p and 2p + 1, and lies 2 b_row numbers after the one before.
-inline void product(float* c, int64_t c_row, const bf16* a, int64_t a_row, const bf16* b, int64_t b_row, int64_t m, int64_t n, int64_t k,
-             bool add) {
-  for (int64_t i = 0; i < m; i += 32)
-    for (int64_t j = 0; j < n; j += 32) {
-      float *upper = c + i * c_row + j, *lower = upper + 16 * c_row;
-      const int64_t c_bytes = 4 * c_row, a_bytes = 2 * a_row, b_bytes = 4 * b_row;
-      if (add) {
-        _tile_loadd(0, upper, c_bytes);
-        _tile_loadd(1, upper + 16, c_bytes);
-        _tile_loadd(2, lower, c_bytes);
-        _tile_loadd(3, lower + 16, c_bytes);
-      } else {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-      }
-      for (int64_t depth = 0; depth < k; depth += 32) {
-        const bf16* left = a + i * a_row + depth;
-        const bf16* right = b + depth * b_row + 2 * j;
-        _tile_loadd(4, left, a_bytes);
-        _tile_loadd(6, right, b_bytes);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, right + 32, b_bytes);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, left + 16 * a_row, a_bytes);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-      }
-      _tile_stored(0, upper, c_bytes);
-      _tile_stored(1, upper + 16, c_bytes);
-      _tile_stored(2, lower, c_bytes);
-      _tile_stored(3, lower + 16, c_bytes);
-    }
-}
-
-// c (32, 32) = a (32, 32 k) b (32 k, 32), or added to it, of two rows of tiles of a and two columns of tiles of b. k tiles lie one after
-// another; a tile of a is 16 rows of 32 numbers, one of b 16 pairs of rows of 16 numbers.
-inline void product(float* c, int64_t c_row, const bf16* const (&a)[2], const bf16* const (&b)[2], int64_t k, bool add) {
+// c (32, 32) = a (32, 32 k) b (32 k, 32), or added to it.
+inline void multiply(float* c, int64_t c_row, const Operand& a, const Operand& b, int64_t k, bool add) {
   float *upper = c, *lower = c + 16 * c_row;
-  const int64_t c_bytes = 4 * c_row;
+  const int64_t c_bytes = 4 * c_row, a_bytes = 2 * a.row, b_bytes = 2 * b.row;
   if (add) {
     _tile_loadd(0, upper, c_bytes);
     _tile_loadd(1, upper + 16, c_bytes);
@@ -166,13 +134,13 @@ inline void product(float* c, int64_t c_row, const bf16* const (&a)[2], const bf
     _tile_zero(2);
     _tile_zero(3);
   }
-  for (int64_t at = 0; at < k * TILE; at += TILE) {
-    _tile_loadd(4, a[0] + at, 64);
-    _tile_loadd(6, b[0] + at, 64);
+  for (int64_t step = 0; step < k; ++step) {
+    _tile_loadd(4, a.first + step * a.step, a_bytes);
+    _tile_loadd(6, b.first + step * b.step, b_bytes);
     _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, b[1] + at, 64);
+    _tile_loadd(7, b.second + step * b.step, b_bytes);
     _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, a[1] + at, 64);
+    _tile_loadd(5, a.second + step * a.step, a_bytes);
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   }
@@ -190,29 +158,36 @@ struct Tiles {
 
 bool permitted() { return false; }
 
-inline void product(float* c, int64_t c_row, const bf16* a, int64_t a_row, const bf16* b, int64_t b_row, int64_t m, int64_t n, int64_t k,
-             bool add) {
-  for (int64_t i = 0; i < m; ++i)
-    for (int64_t j = 0; j < n; ++j) {
-      float total = add ? c[i * c_row + j] : 0.0f;
-      for (int64_t depth = 0; depth < k; ++depth)
-        total += value(a + i * a_row + depth) * value(b + depth / 2 * 2 * b_row + 2 * j + depth % 2);
-      c[i * c_row + j] = total;
-    }
-}
-
-inline void product(float* c, int64_t c_row, const bf16* const (&a)[2], const bf16* const (&b)[2], int64_t k, bool add) {
+inline void multiply(float* c, int64_t c_row, const Operand& a, const Operand& b, int64_t k, bool add) {
   for (int64_t i = 0; i < 32; ++i)
     for (int64_t j = 0; j < 32; ++j) {
       float total = add ? c[i * c_row + j] : 0.0f;
-      const bf16 *row = a[i / 16] + i % 16 * 32, *column = b[j / 16] + j % 16 * 2;
-      for (int64_t at = 0; at < k * TILE; at += TILE)
+      const bf16* row = (i < 16 ? a.first : a.second) + i % 16 * a.row;
+      const bf16* column = (j < 16 ? b.first : b.second) + j % 16 * 2;
+      for (int64_t step = 0; step < k; ++step)
         for (int64_t depth = 0; depth < 32; ++depth)
-          total += value(row + at + depth) * value(column + at + depth / 2 * 32 + depth % 2);
+          total += value(row + step * a.step + depth) * value(column + step * b.step + depth / 2 * b.row + depth % 2);
       c[i * c_row + j] = total;
     }
 }
 
 #endif
+
+// c (m, n) = a (m, k) b (k, n), or added to it; m, n and k are multiples of 32. The numbers after c, a and b are how far rows lie apart.
+// b comes as pairs: its row p holds for every column the numbers of rows 2p and 2p + 1, and lies 2 b_row numbers after the one before.
+inline void product(float* c, int64_t c_row, const bf16* a, int64_t a_row, const bf16* b, int64_t b_row, int64_t m, int64_t n, int64_t k,
+                    bool add) {
+  for (int64_t i = 0; i < m; i += 32)
+    for (int64_t j = 0; j < n; j += 32) {
+      const bf16 *rows = a + i * a_row, *columns = b + 2 * j;
+      multiply(c + i * c_row + j, c_row, {rows, rows + 16 * a_row, a_row, 32}, {columns, columns + 32, 2 * b_row, 32 * b_row}, k / 32, add);
+    }
+}
+
+// c (32, 32) = a (32, 32 k) b (32 k, 32), or added to it, of two rows of tiles of a and two columns of tiles of b. k tiles lie one after
+// another; a tile of a is 16 rows of 32 numbers, one of b 16 pairs of rows of 16 numbers.
+inline void product(float* c, int64_t c_row, const bf16* const (&a)[2], const bf16* const (&b)[2], int64_t k, bool add) {
+  multiply(c, c_row, {a[0], a[1], 32, TILE}, {b[0], b[1], 32, TILE}, k, add);
+}
 
 }  // namespace
